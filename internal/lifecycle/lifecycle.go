@@ -29,7 +29,7 @@ func (l *Life) Start() (bool, error) {
 	defer l.mu.Unlock()
 	l.initLocked()
 	if l.started {
-		return false, errors.New("Run was called twice")
+		return false, errors.New("started twice: make a new one for another Run")
 	}
 	l.started = true
 	return !l.closed, nil

@@ -1,0 +1,87 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+)
+
+// Lane is one of the three streams of a link. Frames of one lane keep their order; lanes pass one another.
+type Lane uint8
+
+// The lanes, in the order in which they are served. Control goes first, live before bulk, and bulk takes a small share at a time, so that
+// none of them waits for a large transfer.
+const (
+	Control Lane = iota
+	Live
+	Bulk
+	lanes
+)
+
+func (l Lane) String() string {
+	switch l {
+	case Control:
+		return "control"
+	case Live:
+		return "live"
+	case Bulk:
+		return "bulk"
+	}
+	return fmt.Sprintf("lane %d", uint8(l))
+}
+
+// Bounds.
+const (
+	MaxPayload    = 64<<20 + 64<<10 // of one Post: the largest message and its header
+	DefaultRetain = 64 << 20
+	DefaultWindow = 4 << 20
+	maxID         = 255
+)
+
+// Config is what New needs. Self, Cluster, Dial and OnFrame are required.
+type Config struct {
+	Self    string // ID of this process, unique for each start
+	Cluster string
+
+	// Dial returns an authenticated stream to the present address of that process. It is called again and again for as long as a link
+	// is wanted and is not up. An error that wraps ErrRefused or syscall.ECONNREFUSED says that nothing listens there.
+	Dial func(ctx context.Context, id string) (net.Conn, error)
+
+	// OnFrame takes a payload: one call at a time for a sender and lane, in order. The payload is valid until it returns. Blocking is
+	// back-pressure for that sender and lane and for nobody else.
+	OnFrame func(from string, lane Lane, payload []byte)
+
+	// The following run one at a time, in the order of what happened, beside the work of the links. All may be nil.
+	OnUp      func(id string) // the link carries frames both ways
+	OnDown    func(id string) // it ended or was silent for a second; frames are kept and sent when it is up again
+	OnDead    func(id string) // it ended and the process' address refused three times: the process is gone
+	OnGivenUp func(id string) // this process has given that one up, see GiveUp
+	OnEvicted func(by string) // that process has given this one up
+
+	Retain int // bytes of unacknowledged frames for each peer; default DefaultRetain
+	Window int // bytes for each peer and lane that wait for OnFrame; default DefaultWindow
+	Logger *slog.Logger
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("link: "+format, args...)) }
+	if len(c.Self) == 0 || len(c.Self) > maxID {
+		bad("Self has %d bytes; use 1 to %d", len(c.Self), maxID)
+	}
+	if len(c.Cluster) > maxID {
+		bad("Cluster has %d bytes; use at most %d", len(c.Cluster), maxID)
+	}
+	if c.Dial == nil {
+		bad("Dial is nil; links need a way to reach a peer")
+	}
+	if c.OnFrame == nil {
+		bad("OnFrame is nil; frames need a taker")
+	}
+	if c.Retain < 0 || c.Window < 0 {
+		bad("Retain %d, Window %d: neither may be negative; 0 is the default", c.Retain, c.Window)
+	}
+	return errors.Join(errs...)
+}

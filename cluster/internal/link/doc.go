@@ -1,0 +1,2 @@
+// Package link carries frames between the processes of a cluster.
+package link

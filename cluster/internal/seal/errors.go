@@ -1,0 +1,15 @@
+package seal
+
+import "errors"
+
+// What Client, Server and Open refuse.
+var (
+	// ErrKey: the other side has none of our keys, or one of the two runs without keys.
+	ErrKey = errors.New("no key in common")
+	// ErrCluster: the other side belongs to a cluster of another name.
+	ErrCluster = errors.New("another cluster")
+	// ErrReplay is returned by Open for a datagram that was taken before or is too old to tell.
+	ErrReplay = errors.New("datagram repeated or too old")
+	// ErrFormat: what came is not of this protocol.
+	ErrFormat = errors.New("not of this protocol")
+)

@@ -1,0 +1,80 @@
+package election_test
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	_ "github.com/lib/pq"
+	"github.com/nines-go/nines/election"
+	"github.com/nines-go/nines/election/electiontest"
+	"github.com/stretchr/testify/require"
+	_ "modernc.org/sqlite"
+)
+
+const patience = 8 * time.Second
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func logger(t *testing.T) *slog.Logger {
+	if os.Getenv("ELECTION_LOG") == "" {
+		return quiet()
+	}
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+func sqliteDSN(path string) string {
+	return "file:" + path + "?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)"
+}
+
+// openSQLite opens a pool of one write connection on a file, as dbrouter does.
+func openSQLite(t *testing.T, path string) *sqlx.DB {
+	db, err := sqlx.Open("sqlite", sqliteDSN(path))
+	require.NoError(t, err)
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// node is one elector with its member and its own pool.
+type node struct {
+	*election.Elector
+	m    *electiontest.Member
+	db   *sqlx.DB
+	stop context.CancelFunc // kills: nothing is given back
+	done chan struct{}
+}
+
+func start(t *testing.T, c *electiontest.Cluster, id string, db *sqlx.DB, edit func(cfg *election.Config)) *node {
+	m := c.Join(id)
+	cfg := election.Config{Members: m, Logger: logger(t).With("node", id)}
+	if db != nil {
+		cfg.DB = db
+	}
+	if edit != nil {
+		edit(&cfg)
+	}
+	e, err := election.New(cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &node{Elector: e, m: m, db: db, stop: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(n.done)
+		_ = e.Run(ctx)
+	}()
+	t.Cleanup(func() { cancel(); <-n.done })
+	return n
+}
+
+func eventually(t *testing.T, what string, fn func() bool) {
+	t.Helper()
+	require.Eventually(t, fn, patience, 5*time.Millisecond, what)
+}
+
+func fast(cfg *election.Config) { cfg.TTL = 1200 * time.Millisecond }
+
+func file(t *testing.T) string { return filepath.Join(t.TempDir(), "lease.db") }

@@ -1,0 +1,299 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/nines-go/nines/cluster/internal/link"
+)
+
+const (
+	laneControl = link.Control
+	laneLive    = link.Live
+	laneBulk    = link.Bulk
+)
+
+// Kinds of control frames, beside kindTaken and small kindReply, which travel there too: an answer must never wait behind messages, or two
+// nodes whose handlers ask each other could stand still.
+const (
+	kindInfo = 16 // ID of a kindTaken that is wanted, or 0; JSON of info
+	kindDead = 17 // JSON of a list of IDs that the sender knows to be dead
+)
+
+const maxControlReply = 256 << 10
+
+// senders is the bounded buffer of each sender and lane before handlers.
+type senders struct {
+	mu sync.Mutex
+	m  map[senderKey]*credit
+}
+
+type senderKey struct {
+	from string
+	lane link.Lane
+}
+
+func newSenders() senders { return senders{m: map[senderKey]*credit{}} }
+
+func (s *senders) get(from string, lane link.Lane) *credit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := senderKey{from, lane}
+	c := s.m[k]
+	if c == nil {
+		c = newCredit(inboxCredit)
+		s.m[k] = c
+	}
+	return c
+}
+
+func (s *senders) forget(from string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, lane := range []link.Lane{laneLive, laneBulk} {
+		delete(s.m, senderKey{from, lane})
+	}
+}
+
+// frame takes what a link brings. On the lanes of messages it waits while too much of the sender's waits for handlers; the control lane never
+// waits.
+func (n *Node) frame(from string, lane link.Lane, b []byte) {
+	if len(b) > 0 && (b[0] == kindInfo || b[0] == kindDead) {
+		if lane == link.Control {
+			n.control(from, b)
+		}
+		return
+	}
+	m, err := openEnvelope(b)
+	if err != nil {
+		n.log.Warn("message cannot be read", "peer", from, "err", err)
+		return
+	}
+	switch m.kind {
+	case kindTaken:
+		n.calls.finish(from, m.id, answer{})
+		return
+	case kindReply:
+		n.calls.finish(from, m.id, replied(from, m))
+		return
+	}
+	if lane == link.Control {
+		return // no message belongs there
+	}
+	c := n.senders.get(from, lane)
+	size := min(int64(len(b)+64), inboxCredit)
+	if c.take(n.runCtx, size) != nil {
+		return
+	}
+	d := delivery{from: from, payload: append([]byte(nil), m.body...), at: time.Now(), done: func() { c.give(size) }}
+	if m.kind == kindRequest {
+		d.reply = func(b []byte, err error) { n.reply(from, m.id, b, err) }
+	}
+	n.inbox.deliver(m.topic, d)
+	if m.kind == kindSend {
+		n.respond(from, link.Control, envelope(kindTaken, "", m.id), nil)
+	}
+}
+
+func (n *Node) control(from string, b []byte) {
+	m, err := openControl(b)
+	if err != nil {
+		n.log.Warn("control frame cannot be read", "peer", from, "err", err)
+		return
+	}
+	switch m.kind {
+	case kindInfo:
+		in, err := decodeInfo(from, m.body)
+		if err != nil {
+			n.log.Warn("what a peer told about itself cannot be read", "peer", from, "err", err)
+			return
+		}
+		n.update(func(t *table, now time.Time) {
+			t.told(in, now)
+			for _, id := range in.Dead {
+				t.rumour(id, from, now)
+			}
+			n.todo[from] = struct{}{}
+		})
+		n.kickWorker()
+		n.notify()
+		if m.id != 0 {
+			n.respond(from, link.Control, envelope(kindTaken, "", m.id), nil)
+		}
+	case kindDead:
+		var ids []string
+		if json.Unmarshal(m.body, &ids) != nil {
+			return
+		}
+		n.update(func(t *table, now time.Time) {
+			for _, id := range ids {
+				t.rumour(id, from, now)
+			}
+		})
+	}
+}
+
+// rumour: a peer has proof that a process is dead. It is believed by a node that has no sign of life from that process itself.
+func (t *table) rumour(id, from string, now time.Time) {
+	e := t.members[id]
+	if id == t.self || id == from || e != nil && (e.linked || e.left) {
+		return
+	}
+	if _, ok := idTime(id); !ok {
+		return
+	}
+	t.bury(id, "a peer has seen its connection reset and its port refuse", now)
+}
+
+// openControl reads kindInfo and kindDead like other envelopes.
+func openControl(b []byte) (message, error) {
+	kind := b[0]
+	b = append([]byte{kindSend}, b[1:]...)
+	m, err := openEnvelope(b)
+	m.kind = kind
+	return m, err
+}
+
+func controlEnvelope(kind byte, id uint64) []byte {
+	b := envelope(kindSend, "", id)
+	b[0] = kind
+	return b
+}
+
+// selfInfo is what this node tells, with the deaths that a newcomer should know.
+func (n *Node) selfInfo() []byte {
+	n.mu.Lock()
+	in := n.self.clone()
+	for id, e := range n.table.members {
+		if e.dead && time.Since(e.since) < 5*time.Minute {
+			in.Dead = append(in.Dead, id)
+		}
+	}
+	n.mu.Unlock()
+	return in.encode()
+}
+
+// tellPeer tells one peer about this node, without waiting.
+func (n *Node) tellPeer(id string) {
+	n.respond(id, link.Control, controlEnvelope(kindInfo, 0), n.selfInfo())
+}
+
+// tellDead spreads the proof of a death, without waiting.
+func (n *Node) tellDead(dead string) {
+	b, _ := json.Marshal([]string{dead})
+	for _, id := range n.peers() {
+		n.respond(id, link.Control, controlEnvelope(kindDead, 0), b)
+	}
+}
+
+// tellAll tells every peer with a link about this node, and returns when they have taken it.
+func (n *Node) tellAll(ctx context.Context) error {
+	body := n.selfInfo()
+	var mu sync.Mutex
+	failed := map[string]error{}
+	n.each(n.peers(), func(id string) {
+		call, c := n.calls.open(id)
+		defer n.calls.forget(call)
+		err := n.carry(ctx, id, link.Control, controlEnvelope(kindInfo, call), body)
+		for err == nil {
+			select {
+			case a := <-c.answer:
+				if !errors.Is(a.err, ErrNoMember) { // who is gone need not know
+					err = a.err
+				}
+			case <-ctx.Done():
+				err = context.Cause(ctx)
+			case <-n.runCtx.Done():
+				err = ErrClosed
+			case <-time.After(50 * time.Millisecond):
+				if n.mesh.Up(id) {
+					continue
+				}
+			}
+			break
+		}
+		if err != nil {
+			mu.Lock()
+			failed[id] = err
+			mu.Unlock()
+		}
+	})
+	if len(failed) > 0 {
+		return &PeersError{Failed: failed}
+	}
+	return nil
+}
+
+// peers are the processes with a link that works.
+func (n *Node) peers() (ids []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, e := range n.table.members {
+		if e.linked && id != n.id {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// carry hands a payload to the links and waits for room within ctx.
+func (n *Node) carry(ctx context.Context, to string, lane link.Lane, head, body []byte) error {
+	return linkError(n.mesh.Post(ctx, to, lane, head, body))
+}
+
+func (n *Node) tryCarry(to string, lane link.Lane, head, body []byte) error {
+	return linkError(n.mesh.TryPost(to, lane, head, body))
+}
+
+func linkError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, link.ErrClosed):
+		return ErrClosed
+	case errors.Is(err, link.ErrNoPeer), errors.Is(err, link.ErrGivenUp):
+		return ErrNoMember
+	case errors.Is(err, link.ErrTooLarge):
+		return ErrTooLarge
+	case errors.Is(err, link.ErrBackpressure):
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return errors.Join(ErrBackpressure, err)
+		}
+		return ErrBackpressure
+	}
+	return err
+}
+
+// respond sends without making the caller wait.
+func (n *Node) respond(to string, lane link.Lane, head, body []byte) {
+	if err := n.tryCarry(to, lane, head, body); !errors.Is(err, ErrBackpressure) {
+		return // sent, or the peer is gone
+	}
+	body = append([]byte(nil), body...)
+	n.spawn(func() { _ = n.carry(n.runCtx, to, lane, head, body) })
+}
+
+// reply answers a request.
+func (n *Node) reply(to string, id uint64, b []byte, err error) {
+	head := envelope(kindReply, "", id)
+	switch {
+	case err == nil && len(b) > n.cfg.MaxMessage:
+		head, b = append(head, statusTooLarge), nil
+	case err == nil:
+		head = append(head, statusOK)
+	case errors.Is(err, ErrNoHandler):
+		head, b = append(head, statusNoHandler), nil
+	case errors.Is(err, ErrClosed):
+		head, b = append(head, statusClosed), nil
+	default:
+		head, b = append(head, statusError), []byte(err.Error())
+	}
+	lane := link.Control
+	if len(b) > maxControlReply {
+		lane = link.Bulk
+	}
+	n.respond(to, lane, head, b)
+}

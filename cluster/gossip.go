@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// protocol is the version of what Nodes say to each other; they speak with this one and the one before.
+const protocol = 1
+
+// timings is what a Profile stands for.
+type timings struct {
+	probe, probeTimeout, gossip, pushPull, stream time.Duration
+	suspicion                                     int // of probe intervals
+}
+
+func (p Profile) timings() timings {
+	switch p {
+	case Local:
+		return timings{150 * time.Millisecond, 75 * time.Millisecond, 30 * time.Millisecond, 15 * time.Second, 2 * time.Second, 4}
+	case WAN:
+		return timings{1500 * time.Millisecond, 800 * time.Millisecond, 150 * time.Millisecond, 30 * time.Second, 10 * time.Second, 3}
+	}
+	return timings{300 * time.Millisecond, 150 * time.Millisecond, 50 * time.Millisecond, 15 * time.Second, 3 * time.Second, 3}
+}
+
+// suspicionTime is how long a silent process is suspected before it is called failed.
+func (t timings) suspicionTime() time.Duration { return time.Duration(t.suspicion) * t.probe }
+
+// gossipConfig is memberlist's configuration. Its own encryption and compression are off: the wire seals, and datagrams are small. Detection
+// does not stretch with memberlist's opinion of its own health, because links have a say before anybody is given up.
+func gossipConfig(p Profile, id, clusterName string, w *wire, d *delegate, logger *slog.Logger) *memberlist.Config {
+	t := p.timings()
+	c := memberlist.DefaultLANConfig()
+	c.Name, c.Label, c.Transport = id, clusterName, w
+	c.BindPort, c.AdvertisePort = w.adv.Port, w.adv.Port
+	c.ProbeInterval, c.ProbeTimeout = t.probe, t.probeTimeout
+	c.GossipInterval, c.GossipNodes = t.gossip, 4
+	c.SuspicionMult, c.SuspicionMaxTimeoutMult = t.suspicion, 1
+	c.AwarenessMaxMultiplier = 2
+	c.PushPullInterval, c.TCPTimeout = t.pushPull, t.stream
+	c.RetransmitMult = 4
+	c.GossipToTheDeadTime = 30 * time.Second
+	c.EnableCompression = false
+	c.Delegate, c.Events, c.Alive = d, d, d
+	c.LogOutput, c.Logger = nil, log.New(&logBridge{logger}, "", 0)
+	return c
+}
+
+// delegate is memberlist's way to tell. Its methods run under memberlist's lock and must return at once.
+type delegate struct {
+	meta   []byte
+	joined func(id, addr string)
+	gone   func(id string)
+	buried func(id string) bool
+}
+
+const metaMagic = 'N'
+
+// meta is what gossip carries about a process: magic, protocol, lowest protocol it speaks, revision. All else travels on links.
+func gossipMeta(revision uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{metaMagic, protocol, protocol}, revision)
+}
+
+func checkMeta(b []byte) error {
+	if len(b) < 3 || b[0] != metaMagic {
+		return errors.New("its gossip is not of this kind")
+	}
+	if b[2] > protocol || b[1] < protocol {
+		return fmt.Errorf("it speaks protocols %d to %d, this node %d", b[2], b[1], protocol)
+	}
+	return nil
+}
+
+func (d *delegate) NodeMeta(limit int) []byte       { return d.meta }
+func (d *delegate) NotifyMsg([]byte)                {}
+func (d *delegate) GetBroadcasts(int, int) [][]byte { return nil }
+func (d *delegate) LocalState(bool) []byte          { return nil }
+func (d *delegate) MergeRemoteState([]byte, bool)   {}
+func (d *delegate) NotifyJoin(n *memberlist.Node)   { d.joined(n.Name, n.Address()) }
+func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.joined(n.Name, n.Address()) }
+func (d *delegate) NotifyLeave(n *memberlist.Node)  { d.gone(n.Name) } // whether it left or failed does not show here; a goodbye comes over the link
+func (d *delegate) NotifyAlive(n *memberlist.Node) error {
+	if d.buried(n.Name) {
+		return errors.New("it is known to be dead")
+	}
+	if _, ok := idTime(n.Name); !ok {
+		return errors.New("its name is not an ID")
+	}
+	return checkMeta(n.Meta)
+}
+
+// logBridge brings memberlist's lines to slog: they are about probes and retries, which the Node reports in its own words, so at most Debug.
+type logBridge struct{ log *slog.Logger }
+
+func (b *logBridge) Write(p []byte) (int, error) {
+	line := strings.TrimSpace(string(bytes.TrimPrefix(p, []byte("memberlist: "))))
+	level := slog.LevelDebug
+	if strings.HasPrefix(line, "[ERR] memberlist: Conflicting") {
+		level = slog.LevelWarn
+	}
+	if i := strings.Index(line, "memberlist: "); i >= 0 {
+		line = line[i+len("memberlist: "):]
+	}
+	b.log.Log(context.Background(), level, "gossip", "line", line)
+	return len(p), nil
+}
+
+var _ io.Writer = (*logBridge)(nil)

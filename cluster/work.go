@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"context"
+	"time"
+)
+
+// work does what follows from changes and may take time: links, tales to peers, log lines, hooks.
+func (n *Node) work(ctx context.Context) {
+	ping := time.NewTicker(2 * time.Second)
+	defer ping.Stop()
+	said := map[string]string{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ping.C:
+			n.pingAll()
+			continue
+		case <-n.kick:
+		}
+		n.mu.Lock()
+		todo, tell := n.todo, n.tell
+		n.todo, n.tell = map[string]struct{}{}, false
+		now := time.Now()
+		var members []Member
+		var entries []entry
+		for id := range todo {
+			if e := n.table.members[id]; e != nil {
+				members = append(members, n.table.member(e, now))
+				entries = append(entries, *e)
+			}
+		}
+		for id := range n.pongs {
+			if n.table.members[id] == nil {
+				delete(n.pongs, id)
+			}
+		}
+		n.mu.Unlock()
+		if tell {
+			body := n.selfInfo()
+			for _, id := range n.peers() {
+				n.respond(id, laneControl, controlEnvelope(kindInfo, 0), body)
+			}
+		}
+		for i, e := range entries {
+			if e.id != n.ID() {
+				n.follow(ctx, e)
+				n.say(said, e, members[i])
+			}
+			if n.cfg.Hooks.MemberChanged != nil {
+				n.cfg.Hooks.MemberChanged(members[i])
+			}
+		}
+	}
+}
+
+// follow makes the link fit the fate.
+func (n *Node) follow(ctx context.Context, e entry) {
+	switch e.fate {
+	case FateLeft, FateDead:
+		n.mesh.Forget(e.id)
+		n.senders.forget(e.id)
+		if e.fate == FateDead && n.oldest() {
+			if err := n.withDiscovery(ctx, func(ctx context.Context) error { return n.cfg.Discovery.Deregister(ctx, e.id) }); err != nil {
+				n.log.Debug("the row of a dead process stays until it is stale", "id", e.id, "err", err)
+			}
+		}
+	case FateFailed:
+		n.mesh.GiveUp(e.id)
+	case "":
+	default:
+		if e.present {
+			n.mesh.Connect(e.id)
+		}
+	}
+}
+
+func (n *Node) oldest() bool {
+	ids := n.Alive()
+	return len(ids) > 0 && ids[0] == n.ID()
+}
+
+// say writes one line for each coming and going.
+func (n *Node) say(said map[string]string, e entry, m Member) {
+	was := said[e.id]
+	is := ""
+	switch {
+	case e.shown:
+		is = FateAlive
+	case e.fate == FateLeft || e.fate == FateDead || e.fate == FateFailed:
+		is = e.fate
+	}
+	if is == was || is == "" {
+		return
+	}
+	said[e.id] = is
+	args := []any{"member", m.Name, "id", m.ID, "addr", m.Addr}
+	switch {
+	case is == FateAlive && was == "":
+		n.log.Info("member joined", args...)
+	case is == FateAlive:
+		n.log.Info("member is back", args...)
+	case is == FateLeft:
+		n.log.Info("member left", args...)
+	case is == FateDead:
+		n.log.Warn("member is dead", append(args, "cause", m.Cause)...)
+	default:
+		n.log.Warn("member does not answer", args...)
+	}
+	if is == FateLeft || is == FateDead {
+		delete(said, e.id)
+	}
+}
+
+// pingAll tries the datagrams of all members.
+func (n *Node) pingAll() {
+	n.mu.Lock()
+	var addrs []string
+	for _, e := range n.table.members {
+		if e.shown && e.id != n.id && e.addr != "" {
+			addrs = append(addrs, e.addr)
+		}
+	}
+	n.mu.Unlock()
+	for _, a := range addrs {
+		n.wire.ping(a)
+	}
+}

@@ -42,9 +42,7 @@ func (e *Elector) fence(ctx context.Context, tx Tx, term uint64) (sent core.Now,
 	}
 	sent, err = e.fenceOpen(ctx, tx, term)
 	if err != nil {
-		if r, ok := tx.(interface{ Rollback() error }); ok {
-			_ = r.Rollback() // a fence that failed may hold its lock, and the transaction must not be committed
-		}
+		rollback(tx)
 	}
 	return sent, err
 }
@@ -70,6 +68,13 @@ func (e *Elector) fenceOpen(ctx context.Context, tx Tx, term uint64) (sent core.
 		return sent, ErrDeposed
 	}
 	return sent, nil
+}
+
+// rollback ends a transaction after a fence that failed: it may hold its lock, and must not be committed.
+func rollback(tx Tx) {
+	if r, ok := tx.(interface{ Rollback() error }); ok {
+		_ = r.Rollback()
+	}
 }
 
 func checkTx(tx Tx) error {

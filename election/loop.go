@@ -73,7 +73,6 @@ func (l *loop) run(ctx context.Context) {
 	defer l.wg.Wait()
 	defer cancel()
 	defer l.telling.Wait()
-	defer close(e.quit)
 	l.lock = &locker{l: l}
 	defer l.lock.set(core.LockWish{})
 
@@ -82,6 +81,7 @@ func (l *loop) run(ctx context.Context) {
 	defer e.cfg.Members.Handle(e.topic(), e.asked)()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer close(e.quit)
 	stopping := e.life.Stopping()
 	var deadline <-chan time.Time
 	for {

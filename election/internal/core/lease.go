@@ -467,6 +467,7 @@ func (m *Lease) Status(now Now) Status {
 		if m.fault != "" {
 			s.Reason = m.fault
 		}
+		s.Term = m.row.Term
 		return s
 	}
 	s.Known, s.Term = true, m.row.Term

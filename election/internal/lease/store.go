@@ -177,10 +177,11 @@ func (s *Store) renew(ctx context.Context, tx Tx, term uint64, holder, lock stri
 	return identity, err == nil, err
 }
 
-// Release gives the lease back, with the mark of how.
+// Release gives the lease back, with the mark of how. It does nothing on another run of the server than the one that took the last
+// write: a copy may lack what another holder did since.
 func (s *Store) Release(ctx context.Context, term uint64, holder, mark string) error {
 	return s.pin.With(ctx, func(c *sql.Conn) error {
-		_, err := c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET holder=?, lock_session='', beat=beat+1, expires_us=0 WHERE name=? AND term=? AND holder=?`), mark, s.Name, term, holder)
+		_, err := c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET holder=?, lock_session='', beat=beat+1, expires_us=0 WHERE name=? AND term=? AND holder=? AND server=`+s.identity()), mark, s.Name, term, holder)
 		return err
 	})
 }

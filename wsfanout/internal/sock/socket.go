@@ -42,10 +42,15 @@ type Socket struct {
 	pending []*Frame
 	spare   []*Frame
 	bytes   int    // not yet written, those in a writer's hands included
+	inHand  bool   // the worker holds frames that are no longer in the list
+	dropped bool   // the list was dropped meanwhile: what the worker could not write is not wanted back
+	torn    bool   // the first frame of the list is the rest of one that has begun: it cannot be dropped
 	partial []byte // control frame that coder has begun
 	closing bool   // a close frame is in the list or written: nothing may follow
 	ended   bool   // the read side is done: the connection closes when all is written
 	linger  *time.Timer
+	low     int
+	drained func() // called once when the list has become short, from a writer and without the lock
 }
 
 // Accept answers the handshake. A refusal has been written to w. The caller then calls Read until it fails, and Finish.
@@ -88,11 +93,50 @@ func (s *Socket) Send(f *Frame) bool {
 		return false
 	}
 	if s.bytes+len(f.b) > s.pool.cfg.MaxPending && len(s.pending) > 0 {
-		s.closeLocked(CodeBehind, "behind: resume from your position")
+		s.dropLocked()
+		s.appendCloseLocked(closeFrame(CodeBehind, "behind: resume from your position"))
 		return false
 	}
 	s.queueLocked(f)
 	return true
+}
+
+// Pending is how many bytes wait to be written.
+func (s *Socket) Pending() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes
+}
+
+// WhenDrained has fn called once when at most low bytes wait to be written: at once, by the caller, when that is so already. fn must not
+// block. It replaces an fn that still waits, and is never called for a socket that is closing.
+func (s *Socket) WhenDrained(low int, fn func()) {
+	s.mu.Lock()
+	if s.closing {
+		s.mu.Unlock()
+		return
+	}
+	if s.bytes > low {
+		s.low, s.drained = low, fn
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	fn()
+}
+
+// unlock releases the lock after a write, and tells whom it concerns that the list is short.
+func (s *Socket) unlock() {
+	var fn func()
+	if s.drained != nil && s.bytes <= s.low {
+		if fn, s.drained = s.drained, nil; s.closing {
+			fn = nil
+		}
+	}
+	s.mu.Unlock()
+	if fn != nil {
+		fn()
+	}
 }
 
 // Close sends a close frame after what is pending, waits for nothing, and cuts the connection when the client does not answer in time.
@@ -107,18 +151,17 @@ func (s *Socket) Close(code int, reason string) {
 	}
 }
 
-// closeLocked closes a socket whose list is of no more use to it.
-func (s *Socket) closeLocked(code int, reason string) {
-	s.dropLocked()
-	s.appendCloseLocked(closeFrame(code, reason))
-}
-
 func (s *Socket) dropLocked() {
-	for i, f := range s.pending {
-		s.bytes -= len(f.b)
-		s.pending[i] = nil
+	keep := 0
+	if s.torn {
+		keep = 1
 	}
-	s.pending = s.pending[:0]
+	for _, f := range s.pending[keep:] {
+		s.bytes -= len(f.b)
+	}
+	clear(s.pending[keep:])
+	s.pending = s.pending[:keep]
+	s.dropped = s.inHand
 }
 
 func (s *Socket) appendCloseLocked(f *Frame) {
@@ -165,21 +208,27 @@ func (s *Socket) write(h *shard) {
 	s.mu.Lock()
 	frames := s.pending
 	s.pending, s.spare = s.spare[:0], nil
+	s.inHand, s.dropped = true, false
 	s.mu.Unlock()
 	b := h.join(frames)
 	n, err := h.raw.write(s.raw, b)
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.unlock()
+	s.inHand = false
 	s.bytes -= n
 	switch {
 	case err != nil:
-		s.failLocked(frames)
+		s.failLocked()
 	case n == len(b):
 		clear(frames)
 		s.spare = frames[:0]
 		s.nextLocked()
 	default:
 		s.putBackLocked(frames, n)
+		if len(s.pending) == 0 {
+			s.nextLocked()
+			return
+		}
 		s.lagLocked()
 	}
 }
@@ -193,18 +242,13 @@ func (s *Socket) putBackLocked(frames []*Frame, n int) {
 		i++
 	}
 	rest := slices.Clone(frames[i:])
-	if n > 0 {
+	if s.torn = n > 0; s.torn {
 		rest[0] = &Frame{rest[0].b[n:]}
 	}
-	if s.closing {
+	if s.dropped {
 		keep := 0
-		if n > 0 {
+		if s.torn {
 			keep = 1
-		}
-		for _, f := range rest[keep:] {
-			if f.b[0] == 0x80|opClose {
-				keep = len(rest) // the close frame itself is among them: nothing was dropped
-			}
 		}
 		for _, f := range rest[keep:] {
 			s.bytes -= len(f.b)
@@ -220,18 +264,24 @@ func (s *Socket) nextLocked() {
 		s.startLocked()
 	case s.ended:
 		s.state = idle
-		s.nc.Close()
+		s.hangUpLocked()
 	default:
 		s.state = idle
 	}
 }
 
-func (s *Socket) failLocked(frames []*Frame) {
-	clear(frames)
-	s.closing = true
+func (s *Socket) failLocked() {
+	s.closing, s.torn = true, false
 	s.dropLocked()
 	s.state = idle
-	s.nc.Close()
+	s.hangUpLocked()
+}
+
+func (s *Socket) hangUpLocked() error {
+	if s.linger != nil {
+		s.linger.Stop()
+	}
+	return s.nc.Close()
 }
 
 // catchUp writes with blocking until nothing is left.
@@ -249,7 +299,7 @@ func (s *Socket) catchUp() {
 		for ; i < len(s.pending) && (i == 0 || len(buf)+len(s.pending[i].b) <= chunk); i++ {
 			buf = append(buf, s.pending[i].b...)
 		}
-		s.pending = slices.Delete(s.pending, 0, i)
+		s.pending, s.torn = slices.Delete(s.pending, 0, i), false
 		s.mu.Unlock()
 
 		s.nc.SetWriteDeadline(time.Now().Add(s.pool.cfg.WriteTimeout))
@@ -260,11 +310,11 @@ func (s *Socket) catchUp() {
 		s.mu.Lock()
 		s.bytes -= len(buf)
 		if err != nil {
-			s.failLocked(nil)
+			s.failLocked()
 			s.mu.Unlock()
 			return
 		}
-		s.mu.Unlock()
+		s.unlock()
 	}
 }
 
@@ -318,10 +368,7 @@ func (c *conn) Close() error {
 	defer s.mu.Unlock()
 	s.ended = true
 	if s.closing = true; s.state == idle {
-		if s.linger != nil {
-			s.linger.Stop()
-		}
-		return s.nc.Close()
+		return s.hangUpLocked()
 	}
 	s.lingerLocked()
 	return s.nc.SetReadDeadline(time.Unix(1, 0))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -16,7 +15,7 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-const patience = 8 * time.Second
+const patience = 30 * time.Second
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -27,13 +26,9 @@ func logger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }
 
-func sqliteDSN(path string) string {
-	return "file:" + path + "?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)"
-}
-
 // openSQLite opens a pool of one write connection on a file, as dbrouter does.
-func openSQLite(t *testing.T, path string) *sqlx.DB {
-	db, err := sqlx.Open("sqlite", sqliteDSN(path))
+func openSQLite(t *testing.T, dsn string) *sqlx.DB {
+	db, err := sqlx.Open("sqlite", dsn)
 	require.NoError(t, err)
 	db.SetMaxOpenConns(1)
 	t.Cleanup(func() { db.Close() })
@@ -76,5 +71,3 @@ func eventually(t *testing.T, what string, fn func() bool) {
 }
 
 func fast(cfg *election.Config) { cfg.TTL = 1200 * time.Millisecond }
-
-func file(t *testing.T) string { return filepath.Join(t.TempDir(), "lease.db") }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/nines-go/nines/election/electiontest"
+	"github.com/nines-go/nines/internal/lab"
 	"github.com/stretchr/testify/require"
 )
 
@@ -14,7 +15,7 @@ import (
 func TestSQLiteFailover(t *testing.T) {
 	for _, fate := range []string{"dead", "failed"} {
 		t.Run(fate, func(t *testing.T) {
-			path, c := file(t), electiontest.New()
+			path, c := sqliteDSN(t), electiontest.New()
 			var nodes []*node
 			for _, id := range []string{"a", "b", "c"} {
 				nodes = append(nodes, start(t, c, id, openSQLite(t, path), fast))
@@ -41,7 +42,7 @@ func TestSQLiteFailover(t *testing.T) {
 
 // A leader that shuts down is followed at once, without waiting for its lease.
 func TestSQLiteShutdown(t *testing.T) {
-	path, c := file(t), electiontest.New()
+	path, c := sqliteDSN(t), electiontest.New()
 	a, b := start(t, c, "a", openSQLite(t, path), nil), start(t, c, "b", openSQLite(t, path), nil)
 	eventually(t, "a leads", a.IsLeader)
 	began := time.Now()
@@ -49,4 +50,9 @@ func TestSQLiteShutdown(t *testing.T) {
 	eventually(t, "b leads", b.IsLeader)
 	t.Logf("b leads %v after the shutdown of a began", time.Since(began))
 	require.Less(t, time.Since(began), 2500*time.Millisecond, "it waited for the lease")
+}
+
+func sqliteDSN(t *testing.T) string {
+	_, dsn := lab.SQLite(t)
+	return dsn
 }

@@ -222,7 +222,7 @@ func (s *Store) inTxCommit(ctx context.Context, c *sql.Conn, fn func() error, se
 	if err == nil {
 		*sent = true
 		if _, err = c.ExecContext(ctx, `COMMIT`); err == nil {
-			return nil
+			return ctx.Err() // a wait for a standby that was cancelled ends as a success with a warning
 		}
 	}
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)

@@ -1,0 +1,63 @@
+package election_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/nines-go/nines/election/electiontest"
+	"github.com/nines-go/nines/internal/lab"
+	"github.com/stretchr/testify/require"
+)
+
+func postgres(t *testing.T) string {
+	_, dsn := lab.Database(t)
+	return dsn
+}
+
+func openPostgres(t *testing.T, driver, dsn string) *sqlx.DB {
+	db, err := sqlx.Open(driver, dsn)
+	require.NoError(t, err)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// A leader whose session ends without a word is followed at once for fenced work, by the freed session lock; unfenced work waits until
+// its lease must have ended. Nothing tells the cluster here: it still thinks that the leader is alive.
+func TestPostgresFailover(t *testing.T) {
+	for _, driver := range []string{"postgres"} {
+		t.Run(driver, func(t *testing.T) {
+			dsn, c := postgres(t), electiontest.New()
+			var nodes []*node
+			for _, id := range []string{"a", "b", "c"} {
+				nodes = append(nodes, start(t, c, id, openPostgres(t, driver, dsn), nil))
+			}
+			eventually(t, "a leads", func() bool {
+				return nodes[0].IsLeader() && nodes[1].State().LeaderID == "a" && nodes[2].State().LeaderID == "a"
+			})
+			require.Eventually(t, func() bool { return waiters(t, nodes[0].db) == 2 }, patience, 20*time.Millisecond)
+			first := nodes[0].State().Term
+			began := time.Now()
+			nodes[0].stop()
+			<-nodes[0].done
+			nodes[0].db.Close()
+			var term uint64
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			require.NoError(t, nodes[1].LeadFenced(ctx, func(_ context.Context, n uint64) error { term = n; return nil }))
+			fenced := time.Since(began)
+			require.Greater(t, term, first)
+			eventually(t, "b leads unfenced", nodes[1].IsLeader)
+			t.Logf("fenced work after %v, unfenced after %v", fenced, time.Since(began))
+			require.Less(t, fenced, 2*time.Second, "it waited for the lease")
+			require.Greater(t, time.Since(began), 1900*time.Millisecond, "it did not wait for the old lease")
+		})
+	}
+}
+
+// waiters counts the sessions that wait for an advisory lock.
+func waiters(t *testing.T, db *sqlx.DB) (n int) {
+	require.NoError(t, db.Get(&n, `SELECT count(*) FROM pg_locks WHERE locktype='advisory' AND NOT granted`))
+	return n
+}

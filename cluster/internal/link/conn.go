@@ -32,6 +32,7 @@ type conn struct {
 	pong     pong
 	ackedAt  [lanes]uint64 // what the peer was told to have arrived
 	received uint64        // bytes since the last acknowledgement
+	useful   bool          // it brought a frame or an acknowledgement
 }
 
 func newConn(p *peer, nc net.Conn, name connName) *conn {
@@ -266,7 +267,9 @@ func (c *conn) read() error {
 			have += n
 			used, need, ferr := c.frames(buf[:have])
 			if ferr != nil {
-				c.p.m.log.Error("link: protocol violated, connection ends", "peer", c.p.id, "error", ferr)
+				if _, told := ferr.(refusal); !told {
+					c.p.m.log.Error("link: protocol violated, connection ends", "peer", c.p.id, "error", ferr)
+				}
 				return ferr
 			}
 			have = copy(buf, buf[used:have])
@@ -360,6 +363,7 @@ func (c *conn) took(next, bytes, begin [lanes]uint64) {
 		p.recv[l].next, p.recv[l].bytes = next[l], bytes[l]
 		c.received += bytes[l] - begin[l]
 	}
+	c.useful = true
 	if c.received >= ackBytes {
 		c.ackDue = true
 	}
@@ -388,6 +392,7 @@ func (c *conn) control(typ frameType, payload []byte) error {
 		}
 		if p.ackLocked(ps) {
 			c.proofs.Add(1)
+			c.useful = true
 		}
 		wake := c.idle && p.sendableLocked() && c.wakeLocked()
 		p.mu.Unlock()

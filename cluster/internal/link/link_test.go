@@ -19,6 +19,7 @@ import (
 type wire struct {
 	t    *testing.T
 	wrap func(net.Conn) net.Conn // of dialled connections; nil is none
+	via  func(ctx context.Context, addr string) (net.Conn, error)
 	mu   sync.Mutex
 	addr map[string]string
 }
@@ -62,14 +63,19 @@ func (p *proc) saw(event string) func() bool {
 func (w *wire) dial(ctx context.Context, id string) (net.Conn, error) {
 	w.mu.Lock()
 	addr, ok := w.addr[id]
+	wrap := w.wrap
 	w.mu.Unlock()
 	if !ok {
 		return nil, fmt.Errorf("no address of %s", id)
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", addr)
-	if err == nil && w.wrap != nil {
-		c = w.wrap(c)
+	dial := w.via
+	if dial == nil {
+		var d net.Dialer
+		dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+	}
+	c, err := dial(ctx, addr)
+	if err == nil && wrap != nil {
+		c = wrap(c)
 	}
 	return c, err
 }

@@ -119,7 +119,7 @@ func (p *peer) ended(c *conn) {
 		return
 	}
 	p.conn = nil
-	if p.short++; time.Since(c.begun) > longLife {
+	if p.short++; c.useful || time.Since(c.begun) > longLife {
 		p.short = 0
 	}
 	p.brokeLocked()
@@ -202,7 +202,7 @@ const (
 	yieldFirst     = 30 * time.Millisecond // the higher ID lets the lower one dial first
 	maxPause       = time.Second
 	longLife       = time.Second // of a connection that was good
-	maxShort       = 8           // shorter ones in a row that are made again at once
+	maxShort       = 8           // shorter ones without a frame that are made again at once
 )
 
 // manage dials while a link is wanted and not up.

@@ -98,7 +98,7 @@ type View struct {
 	Fate func(id string) Fate
 }
 
-// A ClientID names a local subscriber. The shell gives it, one for each connection, and never uses it again.
+// A ClientID names a local subscriber. The shell gives it, one for each connection, never 0 and never the same again.
 type ClientID uint64
 
 // A Handle names a publish that has not been acknowledged.

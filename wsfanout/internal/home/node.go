@@ -1,69 +1,256 @@
 package home
 
-import "time"
+import (
+	"strconv"
+	"time"
+
+	"github.com/nines-go/nines/wsfanout/internal/wire"
+)
 
 // A Node is the part that one process plays in all partitions. It is not safe for concurrent use: the shell locks.
 // now is monotonic and never goes back; only differences count.
 type Node struct {
-	cfg Config
+	cfg   Config
+	off   uint64 // rules taken out by a test
+	now   time.Duration
+	parts []part
+
+	view
+	draining bool
+	byes     map[string]bool // processes that left after handing everything over
+
+	out    Output
+	frames map[string]int // peer → index in out.Frames
+	loop   []Message      // to this node itself
+
+	edges    map[string]*edge
+	requests uint64
+	pubs     map[windowID]*pending
+	byHandle map[Handle]windowID
+	handles  Handle
+
+	nextAnnounce time.Duration
+	nextTrim     int
+	ringBytes    int
+	stats        Stats
 }
 
 // New returns a Node that does nothing until its first settled View.
-func New(cfg Config) (*Node, error) { return &Node{cfg: cfg}, nil }
+func New(cfg Config) (*Node, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:      cfg,
+		parts:    make([]part, cfg.Partitions),
+		byes:     map[string]bool{},
+		frames:   map[string]int{},
+		edges:    map[string]*edge{},
+		pubs:     map[windowID]*pending{},
+		byHandle: map[Handle]windowID{},
+	}
+	n.view.init()
+	for i := range n.parts {
+		n.parts[i].n, n.parts[i].id = n, i
+	}
+	return n, nil
+}
+
+func uitoa(u uint64) string { return strconv.FormatUint(u, 10) }
+
+func (n *Node) partOf(topic string) *part { return &n.parts[PartitionOf(topic, len(n.parts))] }
+
+// begin starts an input.
+func (n *Node) begin(now time.Duration) { n.now = max(n.now, now) }
+
+// send queues a message for a peer, or for this node itself.
+func (n *Node) send(to string, m Message) {
+	if to == n.cfg.ID {
+		n.loop = append(n.loop, m)
+		return
+	}
+	if to == "" {
+		return
+	}
+	i, ok := n.frames[to]
+	if !ok {
+		i = len(n.out.Frames)
+		n.frames[to] = i
+		n.out.Frames = append(n.out.Frames, Frame{To: to})
+	}
+	f := &n.out.Frames[i]
+	if a, ok := m.(*wire.RepAck); ok && len(f.Messages) > 0 {
+		// Acknowledgements are cumulative.
+		if b, ok := f.Messages[len(f.Messages)-1].(*wire.RepAck); ok && b.Part == a.Part && b.Topic == a.Topic && b.G == a.G {
+			b.Offset = a.Offset
+			return
+		}
+	}
+	f.Messages = append(f.Messages, m)
+}
+
+// settle handles what this node has sent to itself, until nothing is left.
+func (n *Node) settle() {
+	for i := 0; i < len(n.loop); i++ {
+		m := n.loop[i]
+		n.handle(n.cfg.ID, m)
+	}
+	clear(n.loop)
+	n.loop = n.loop[:0]
+}
 
 // SetView tells the Node what this process thinks of the membership: at the start, and after each change of
 // members or fates.
-func (n *Node) SetView(now time.Duration, v View) {}
+func (n *Node) SetView(now time.Duration, v View) {
+	n.begin(now)
+	n.setView(v)
+	n.settle()
+}
 
 // Receive gives the Node what wire.Decode read from one frame of the process from.
-func (n *Node) Receive(now time.Duration, from string, messages []Message) {}
+func (n *Node) Receive(now time.Duration, from string, messages []Message) {
+	n.begin(now)
+	for _, m := range messages {
+		n.handle(from, m)
+		n.settle()
+	}
+}
+
+// handle is the one place where messages come in.
+func (n *Node) handle(from string, m Message) {
+	if b, ok := m.(*wire.Bye); ok {
+		n.onBye(from, b)
+		return
+	}
+	if m.Partition() < 0 || m.Partition() >= len(n.parts) {
+		return
+	}
+	p := &n.parts[m.Partition()]
+	switch m := m.(type) {
+	case *wire.Prepare:
+		n.contact(from)
+		p.onPrepare(from, m)
+	case *wire.Promise:
+		p.onPromise(from, m)
+	case *wire.ViewUpdate:
+		p.onViewUpdate(from, m)
+	case *wire.Nack:
+		p.onNack(m)
+	case *wire.Install:
+		n.contact(from)
+		p.onInstall(from, m)
+	case *wire.Installed:
+		p.onInstalled(from, m)
+	case *wire.Active:
+		n.contact(from)
+		p.onActive(from, m)
+	case *wire.Offer:
+		p.onOffer(m)
+	case *wire.Pub:
+		p.onPub(from, m)
+	case *wire.PubAck:
+		p.onPubAck(m)
+	case *wire.Rep:
+		p.onRep(from, m)
+	case *wire.RepAck:
+		p.onRepAck(from, m)
+	case *wire.Sub:
+		p.onSub(from, m)
+	case *wire.SubOK:
+		p.onSubOK(m)
+	case *wire.Live:
+		p.onLive(m)
+	case *wire.Confirm:
+		p.onConfirm(from, m)
+	case *wire.Confirmed:
+		p.onConfirmed(from, m)
+	case *wire.Return:
+		p.onReturn(from, m)
+	case *wire.ReturnOK:
+		p.onReturnOK(m)
+	case *wire.Unsub:
+		p.onUnsub(from, m)
+	case *wire.Digest:
+		p.onDigest(from, m)
+	case *wire.Resub:
+		p.onResub(m)
+	}
+}
 
 // Tick lets time pass. The shell calls it every 100 ms or so (at least four times per Config.Retry).
-func (n *Node) Tick(now time.Duration) {}
+func (n *Node) Tick(now time.Duration) {
+	n.begin(now)
+	n.tick()
+	n.settle()
+}
 
 // Publish begins a publish; an Ack with the handle ends it, unless Cancel does. Its error is about the arguments only.
-func (n *Node) Publish(now time.Duration, p Publish) (Handle, error) { return 0, nil }
+func (n *Node) Publish(now time.Duration, p Publish) (Handle, error) {
+	n.begin(now)
+	h, err := n.publish(p)
+	n.settle()
+	return h, err
+}
 
 // Cancel forgets a publish: it may or may not appear, and no Ack follows.
-func (n *Node) Cancel(h Handle) {}
+func (n *Node) Cancel(h Handle) { n.cancel(h) }
 
 // Attach subscribes a local client to a topic from its cursor (zero: from now on). One Answer follows, as soon as
 // the topic's home can be asked. A client that is attached already is attached anew.
-func (n *Node) Attach(now time.Duration, client ClientID, topic string, c Cursor) {}
+func (n *Node) Attach(now time.Duration, client ClientID, topic string, c Cursor) {
+	n.begin(now)
+	n.attach(client, topic, c)
+	n.settle()
+}
 
 // Detach ends a subscription, answered or not.
-func (n *Node) Detach(now time.Duration, client ClientID, topic string) {}
+func (n *Node) Detach(now time.Duration, client ClientID, topic string) {
+	n.begin(now)
+	n.detach(client, topic)
+}
 
 // Since returns the records after a position from what this node has of a topic with local clients, for a client
 // that was answered and then fell behind. False: not all of them are here; attach the client anew with its cursor.
-func (n *Node) Since(topic string, at Position) ([]*Record, bool) { return nil, false }
+func (n *Node) Since(topic string, at Position) ([]*Record, bool) {
+	e := n.edges[topic]
+	if e == nil {
+		return nil, false
+	}
+	return e.since(at)
+}
 
 // Drain makes this node take no new homes and hand over those that it has. The membership must say draining too.
-func (n *Node) Drain(now time.Duration) {}
-
-// MayLeave reports whether a draining node has nothing left that others need. The shell waits for it (10 s at most),
-// with its sockets closed, before it calls Leave and stops.
-func (n *Node) MayLeave() bool { return false }
-
-// Leave says goodbye to all peers. Only after MayLeave: a process that just stops counts as crashed. The shell posts the
-// frames and gives the Node no more input.
-func (n *Node) Leave(now time.Duration) {}
+func (n *Node) Drain(now time.Duration) {
+	n.begin(now)
+	n.draining = true
+	n.lookAround()
+	n.settle()
+}
 
 // Paused tells the Node that this process did not run for a while (its monotonic clock jumped by gap, more than the
 // suspicion time). The shell reports not ready, and calls it before any other input.
-func (n *Node) Paused(now, gap time.Duration) {}
+func (n *Node) Paused(now, gap time.Duration) {
+	n.begin(now)
+	n.alone = n.now
+	n.pausedUntil = n.now + n.cfg.SoloDelay
+	for i := range n.parts {
+		n.parts[i].doubt()
+	}
+	n.settle()
+}
 
 // Take returns what has been asked for since the last Take. Call it after each input, in the same critical section, and
 // act on it in the order of the Takes.
-func (n *Node) Take() Output { return Output{} }
+func (n *Node) Take() Output {
+	o := n.out
+	n.out = Output{}
+	clear(n.frames)
+	return o
+}
 
 // HomeOf returns the process that this node takes for the home of a topic; false when it knows none.
-func (n *Node) HomeOf(topic string) (string, bool) { return "", false }
-
-// Settled reports whether, as far as this node is concerned, the next failure may come: every partition has a home in the
-// view, and those that this node is home of have a replica (when there is another node), with nothing being
-// proposed or installed here.
-func (n *Node) Settled() bool { return false }
-
-// Stats returns counters and sizes. It walks over all partitions.
-func (n *Node) Stats() Stats { return Stats{} }
+func (n *Node) HomeOf(topic string) (string, bool) {
+	p := n.partOf(topic)
+	return p.active.Term.Node, !p.active.Term.IsZero()
+}

@@ -1,0 +1,151 @@
+package home_test
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/nines-go/nines/wsfanout/internal/home"
+	"github.com/nines-go/nines/wsfanout/internal/wire"
+)
+
+// show writes a message in one line, as the scripts have it.
+func show(m home.Message) string {
+	switch m := m.(type) {
+	case *wire.Prepare:
+		return fmt.Sprintf("PREPARE %v replica %s", m.G, name(m.Replica))
+	case *wire.Promise:
+		return fmt.Sprintf("PROMISE %v %s open %s active %s view %s", m.G, showCopy(m.Copy), showOpen(m.Open), term(m.Active), strings.Join(m.View, ""))
+	case *wire.ViewUpdate:
+		return fmt.Sprintf("VIEWUPD %v view %s", m.G, strings.Join(m.View, ""))
+	case *wire.Nack:
+		return fmt.Sprintf("NACK %v promised %v", m.Refused, m.Promised.Term)
+	case *wire.Install:
+		return fmt.Sprintf("INSTALL %v %s", m.G, showCopy(m.Copy))
+	case *wire.Installed:
+		return fmt.Sprintf("INSTALLED %v", m.G)
+	case *wire.Active:
+		return fmt.Sprintf("ACTIVE %v replica %s", m.G, name(m.Replica))
+	case *wire.Offer:
+		return fmt.Sprintf("OFFER %v", m.T.Term)
+	case *wire.Pub:
+		return fmt.Sprintf("PUB %s %s", m.Topic, m.ID)
+	case *wire.PubAck:
+		if m.NoReplica {
+			return fmt.Sprintf("PUBACK %s %s no replica", m.Topic, m.ID)
+		}
+		return fmt.Sprintf("PUBACK %s %s %v copies %d", m.Topic, m.ID, m.At, m.Copies)
+	case *wire.Rep:
+		return fmt.Sprintf("REP %v %s %s committed %d", m.G, m.Topic, showRecord(m.Record), m.Committed)
+	case *wire.RepAck:
+		return fmt.Sprintf("REPACK %v %s %d", m.G, m.Topic, m.Offset)
+	case *wire.Sub:
+		only := ""
+		if m.Only {
+			only = " only"
+		}
+		return fmt.Sprintf("SUB %v %s %v%s", m.G, m.Topic, showCursor(m.Cursor), only)
+	case *wire.SubOK:
+		kind := [...]string{"", "fresh", "resumed", "gap " + m.Reason}[m.Answer]
+		return fmt.Sprintf("SUBOK %v %s %s start %v%s", m.G, m.Topic, kind, m.Start, showRecords(m.Records))
+	case *wire.Live:
+		return fmt.Sprintf("LIVE %v %s %s", m.G, m.Topic, showRecord(m.Record))
+	case *wire.Confirm:
+		return fmt.Sprintf("CONFIRM %v", m.G)
+	case *wire.Confirmed:
+		return fmt.Sprintf("CONFIRMED %v", m.G)
+	case *wire.Return:
+		s := fmt.Sprintf("RETURN %v", m.G)
+		for _, t := range m.Tips {
+			s += fmt.Sprintf(" %s@%v", t.Topic, t.At)
+		}
+		return s
+	case *wire.ReturnOK:
+		return fmt.Sprintf("RETURNOK %v", m.G)
+	case *wire.Unsub:
+		return fmt.Sprintf("UNSUB %v %s", m.G, m.Topic)
+	case *wire.Digest:
+		return fmt.Sprintf("DIGEST %v", m.G)
+	case *wire.Resub:
+		return fmt.Sprintf("RESUB %v", m.G)
+	case *wire.Bye:
+		return "BYE"
+	}
+	return fmt.Sprintf("%T", m)
+}
+
+func name(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func term(t home.Term) string { return name(t.String()) }
+
+func showRecord(r *home.Record) string {
+	if r.Kind == wire.Gap {
+		return fmt.Sprintf("%v gap{%s}", r.Position, r.ID)
+	}
+	return fmt.Sprintf("%v %s", r.Position, r.ID)
+}
+
+func showRecords(rs []*home.Record) string {
+	if len(rs) == 0 {
+		return ""
+	}
+	var ss []string
+	for _, r := range rs {
+		ss = append(ss, showRecord(r))
+	}
+	return " [" + strings.Join(ss, ", ") + "]"
+}
+
+func showOpen(os []wire.Open) string {
+	if len(os) == 0 {
+		return "-"
+	}
+	var ss []string
+	for _, o := range os {
+		ss = append(ss, o.Term.String())
+	}
+	return strings.Join(ss, ",")
+}
+
+func showCopy(c *wire.Copy) string {
+	if c == nil {
+		return "nothing"
+	}
+	s := "acc " + term(c.Acc)
+	if c.Token {
+		s += " token"
+	}
+	s += " epochs"
+	for _, l := range c.Lineage {
+		s += " " + l.Epoch.String()
+		if !l.Verified {
+			s += "?"
+		}
+	}
+	for _, t := range c.Topics {
+		tail := ""
+		if t.Tail {
+			tail = "…"
+		}
+		s += fmt.Sprintf(" %s%s%s", t.Name, tail, showRecords(t.Records))
+	}
+	return s
+}
+
+func showCursor(c home.Cursor) string {
+	if c.IsZero() {
+		return "-"
+	}
+	s := c.Pos.String()
+	for i, x := range c.Seen {
+		if i == 0 {
+			s += " seen"
+		}
+		s += " " + x.String()
+	}
+	return s
+}

@@ -1,0 +1,202 @@
+package dirstore_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/nines-go/nines/filestore"
+	"github.com/nines-go/nines/filestore/dirstore"
+	"github.com/nines-go/nines/filestore/filestoretest"
+)
+
+func open(t *testing.T, dir string) *filestore.Store {
+	s, err := dirstore.Open(t.Context(), dirstore.Config{Dir: dir})
+	require.NoError(t, err)
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	filestoretest.Run(t, func(t *testing.T) *filestore.Store { return open(t, t.TempDir()) })
+}
+
+func TestOpenNamesTheFault(t *testing.T) {
+	_, err := dirstore.Open(t.Context(), dirstore.Config{})
+	require.ErrorContains(t, err, "Config.Dir is empty")
+	missing := filepath.Join(t.TempDir(), "missing")
+	_, err = dirstore.Open(t.Context(), dirstore.Config{Dir: missing})
+	require.ErrorContains(t, err, missing)
+	require.ErrorContains(t, err, "mount")
+	require.NoDirExists(t, missing)
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	_, err = dirstore.Open(t.Context(), dirstore.Config{Dir: file})
+	require.ErrorContains(t, err, file)
+}
+
+// Links planted in the directory lead nowhere.
+func TestNothingLeavesTheDirectory(t *testing.T) {
+	outside, dir := t.TempDir(), t.TempDir()
+	secret := filepath.Join(outside, "secret")
+	require.NoError(t, os.WriteFile(secret, []byte("secret"), 0o600))
+	require.NoError(t, os.Symlink(outside, filepath.Join(dir, "out")))
+	require.NoError(t, os.Symlink(secret, filepath.Join(dir, "leak")))
+	require.NoError(t, os.Symlink("../"+filepath.Base(outside)+"/secret", filepath.Join(dir, "up")))
+	s := open(t, dir)
+	for _, key := range []string{"out/secret", "leak", "up"} {
+		_, err := s.ReadFile(t.Context(), key)
+		require.Error(t, err, key)
+	}
+	_, err := s.WriteFile(t.Context(), "out/new", []byte("x"), nil)
+	require.Error(t, err)
+	require.NoFileExists(t, filepath.Join(outside, "new"))
+	_, err = s.WriteFile(t.Context(), "leak", []byte("x"), nil)
+	require.NoError(t, err, "the link itself is replaced")
+	b, err := os.ReadFile(secret)
+	require.NoError(t, err)
+	require.Equal(t, "secret", string(b))
+	for o, err := range s.List(t.Context(), "", "") {
+		require.NoError(t, err)
+		require.Equal(t, "leak", o.Key)
+	}
+}
+
+// A file that came by other means is an object without attributes; one whose content was replaced by other means loses them.
+func TestForeignFiles(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "old"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "old", "file"), []byte("text"), 0o600))
+	s := open(t, dir)
+	o, err := s.Stat(t.Context(), "old/file")
+	require.NoError(t, err)
+	require.EqualValues(t, 4, o.Size)
+	require.Nil(t, o.SHA256)
+	_, err = s.WriteFile(t.Context(), "k", []byte("ours"), &filestore.PutOptions{ContentType: "text/plain"})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "k"), []byte("theirs"), 0o600))
+	o, err = s.Stat(t.Context(), "k")
+	require.NoError(t, err)
+	require.Empty(t, o.ContentType)
+	require.Nil(t, o.SHA256)
+}
+
+// A pipe or an empty folder in the directory neither blocks nor counts.
+func TestOddFiles(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, exec.Command("mkfifo", filepath.Join(dir, "pipe")).Run())
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "folder"), 0o700))
+	s := open(t, dir)
+	_, err := s.ReadFile(t.Context(), "pipe")
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = s.WriteFile(t.Context(), "folder", []byte("now an object"), nil)
+	require.NoError(t, err)
+}
+
+// Writers and deleters of one folder never fail each other, though each deletion removes the folder when it is empty.
+func TestFolderThatComesAndGoes(t *testing.T) {
+	s := open(t, t.TempDir())
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			key := fmt.Sprintf("a/b/%d", i)
+			for range 50 {
+				if _, err := s.WriteFile(t.Context(), key, []byte("x"), nil); err != nil {
+					t.Error(err)
+					return
+				}
+				if err := s.Delete(t.Context(), key); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+const childDir = "NINES_DIRSTORE_CHILD"
+
+// TestMain lets the test binary be the process that is killed while it writes.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		s, err := dirstore.Open(context.Background(), dirstore.Config{Dir: dir})
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		for i := 0; ; i++ {
+			if _, err := s.WriteFile(context.Background(), "k", content(i), nil); err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+			fmt.Println(i)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func content(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 200<<10+i%256) }
+
+// A process that is killed at any moment of a write leaves the old object or the new one, and nothing that blocks the next write.
+func TestKilledWriter(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 10 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childDir+"="+dir)
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		lines := bufio.NewScanner(out)
+		last := -1
+		for range 3 + round {
+			require.True(t, lines.Scan())
+			_, err := fmt.Sscan(lines.Text(), &last)
+			require.NoError(t, err, lines.Text())
+		}
+		require.NoError(t, cmd.Process.Kill())
+		for lines.Scan() {
+			if _, err := fmt.Sscan(lines.Text(), &last); err != nil {
+				break
+			}
+		}
+		_ = cmd.Wait()
+		s := open(t, dir)
+		b, err := s.ReadFile(t.Context(), "k")
+		require.NoError(t, err)
+		old, next := content(last), content(last+1)
+		require.True(t, bytes.Equal(b, old) || bytes.Equal(b, next), "round %d: %d bytes", round, len(b))
+		_, err = s.WriteFile(t.Context(), "k", []byte("after"), nil)
+		require.NoError(t, err)
+	}
+}
+
+// Several stores over one directory, as several nodes have, agree on who was first.
+func TestIfAbsentAcrossStores(t *testing.T) {
+	dir := t.TempDir()
+	stores := []*filestore.Store{open(t, dir), open(t, dir), open(t, dir), open(t, dir)}
+	for i := range 100 {
+		var winners atomic.Int32
+		var wg sync.WaitGroup
+		for _, s := range stores {
+			wg.Go(func() {
+				if _, err := s.Put(t.Context(), fmt.Sprint("k", i), strings.NewReader("x"), &filestore.PutOptions{IfAbsent: true}); err == nil {
+					winners.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 1, winners.Load())
+	}
+}

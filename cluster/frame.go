@@ -241,10 +241,16 @@ func (n *Node) peers() (ids []string) {
 
 // carry hands a payload to the links and waits for room within ctx.
 func (n *Node) carry(ctx context.Context, to string, lane link.Lane, head, body []byte) error {
+	if n.mesh == nil {
+		return ErrNoMember // Single
+	}
 	return linkError(n.mesh.Post(ctx, to, lane, head, body))
 }
 
 func (n *Node) tryCarry(to string, lane link.Lane, head, body []byte) error {
+	if n.mesh == nil {
+		return ErrNoMember // Single
+	}
 	return linkError(n.mesh.TryPost(to, lane, head, body))
 }
 
@@ -278,6 +284,9 @@ func (n *Node) respond(to string, lane link.Lane, head, body []byte) {
 
 // reply answers a request.
 func (n *Node) reply(to string, id uint64, b []byte, err error) {
+	if n.runCtx.Err() != nil {
+		return // this process ends: the asker learns that
+	}
 	head := envelope(kindReply, "", id)
 	switch {
 	case err == nil && len(b) > n.cfg.MaxMessage:

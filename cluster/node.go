@@ -27,18 +27,19 @@ type Node struct {
 	senders  senders
 	pause    *pauseWatch
 
-	running   chan struct{} // closed when messages can be sent
-	settled   chan struct{} // closed with the first settled view
-	ended     chan struct{} // closed when Run has stopped everything
-	kick      chan struct{} // there is work for the worker
-	again     chan struct{} // reach at once
-	fatal     chan error    // ends Run
-	wg        sync.WaitGroup
-	runCtx    context.Context // ends with Run; set before running is closed
-	discovery chan struct{}   // one slot: calls of Discovery come one at a time
-	wire      *wire
-	mesh      *link.Mesh
-	gossip    *memberlist.Memberlist
+	running    chan struct{} // closed when messages can be sent
+	registered chan struct{} // closed when discovery knows this process
+	settled    chan struct{} // closed with the first settled view
+	ended      chan struct{} // closed when Run has stopped everything
+	kick       chan struct{} // there is work for the worker
+	again      chan struct{} // reach at once
+	fatal      chan error    // ends Run
+	wg         sync.WaitGroup
+	runCtx     context.Context // ends with Run; set before running is closed
+	discovery  chan struct{}   // one slot: calls of Discovery come one at a time
+	wire       *wire
+	mesh       *link.Mesh
+	gossip     *memberlist.Memberlist
 
 	view atomic.Pointer[[]string]
 
@@ -84,7 +85,7 @@ func New(cfg Config) (*Node, error) {
 		cfg: cfg, id: newID(),
 		inbox: newInbox(), calls: newCalls(), loopback: newCredit(inboxCredit), senders: newSenders(),
 		pause:   newPauseWatch(cfg.Profile.timings().suspicionTime()),
-		running: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),
+		running: make(chan struct{}), registered: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),
 		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), fatal: make(chan error, 1), discovery: make(chan struct{}, 1),
 		watchers: map[*watcher]struct{}{}, todo: map[string]struct{}{}, rows: map[string]row{}, pongs: map[string]time.Time{},
 	}

@@ -87,6 +87,9 @@ func (n *Node) heartbeats(ctx context.Context, adv advertised) {
 			wait = min(time.Duration(fails+1)*time.Second, maxRetry)
 			fails++
 		} else {
+			if !registered {
+				close(n.registered)
+			}
 			registered, fails = true, 0
 		}
 		n.noteTrouble(err)
@@ -130,8 +133,14 @@ func (n *Node) find(q question) finding {
 
 // reachLoop looks for members for as long as the Node runs: in discovery, and where members were seen in the last 24 h. Gossip alone never
 // merges two halves again, and a join that races another may miss it.
-func (n *Node) reachLoop(ctx context.Context, entries []Entry) {
-	read := time.Now()
+func (n *Node) reachLoop(ctx context.Context) {
+	select { // whoever registers later than another finds the other's entry: no two first nodes stay alone
+	case <-n.registered:
+	case <-n.settled:
+	case <-ctx.Done():
+		return
+	}
+	entries, read := n.seeds(ctx), time.Now()
 	for {
 		found := n.reach(ctx, entries)
 		if !n.isSettled() && n.trouble0() == nil && found.quiet {

@@ -151,7 +151,7 @@ func (n *Node) runCluster(ctx context.Context, cancel func()) error {
 	n.spawn(func() { n.work(ctx) })
 	n.spawn(func() { n.tick(ctx) })
 	n.spawn(func() { n.heartbeats(ctx, adv) })
-	n.spawn(func() { n.reachLoop(ctx, seeds) })
+	n.spawn(func() { n.reachLoop(ctx) })
 
 	select {
 	case <-ctx.Done():

@@ -1,0 +1,73 @@
+package cluster
+
+import (
+	"net"
+	"time"
+)
+
+var (
+	NewID   = newID
+	IDTime  = idTime
+	IDAbove = idAbove
+	MakeID  = makeID
+)
+
+// Table is a door to the pure core.
+type Table struct{ t *table }
+
+func NewTable(self string, now time.Time) *Table {
+	t := newTable(&info{ID: self, Name: "self"}, "127.0.0.1:1", now)
+	t.settled = true
+	return &Table{t}
+}
+
+func (x *Table) GossipJoin(id string, now time.Time)   { x.t.gossipJoin(id, id+":1", now) }
+func (x *Table) GossipLeave(id string)                 { x.t.gossipLeave(id) }
+func (x *Table) LinkUp(id string, now time.Time)       { x.t.linkUp(id, now) }
+func (x *Table) LinkDown(id string, now time.Time)     { x.t.linkDown(id, now) }
+func (x *Table) Bury(id string, now time.Time)         { x.t.bury(id, "test", now) }
+func (x *Table) Rumour(id, from string, t time.Time)   { x.t.rumour(id, from, t) }
+func (x *Table) Resume(now time.Time, d time.Duration) { x.t.resume(now, d) }
+func (x *Table) Told(id string, revision uint64, draining, left bool, now time.Time) {
+	x.t.told(&info{ID: id, Name: id, Revision: revision, Draining: draining, Left: left}, now)
+}
+func (x *Table) Refresh(now time.Time) []string { return x.t.refresh(now) }
+func (x *Table) Alive() []string                { return x.t.alive() }
+func (x *Table) Lost() []string                 { return x.t.lost() }
+func (x *Table) Known() int                     { return len(x.t.members) }
+func (x *Table) Fate(id string) string {
+	if e := x.t.members[id]; e != nil {
+		return e.fate
+	}
+	return ""
+}
+
+// OpenEnvelope is for the fuzzer.
+func OpenEnvelope(b []byte) (kind byte, topic string, id uint64, body []byte, err error) {
+	m, err := openEnvelope(b)
+	return m.kind, m.topic, m.id, m.body, err
+}
+
+var Envelope = envelope
+
+// Gate is a door to the bound on strangers.
+type Gate struct{ gate }
+
+func (g *Gate) Enter(c net.Conn) func() { return g.enter(c) }
+
+var CompareVersions = compareVersions
+
+// Paused makes a node believe that it was paused.
+func (n *Node) Paused(gap time.Duration) {
+	n.mu.Lock()
+	n.pausedLocked(gap)
+	n.mu.Unlock()
+	n.notify()
+}
+
+// ParkedTopics counts the topics that wait for a handler.
+func (n *Node) ParkedTopics() int {
+	n.inbox.mu.Lock()
+	defer n.inbox.mu.Unlock()
+	return len(n.inbox.parked)
+}

@@ -11,6 +11,7 @@ import (
 	_ "github.com/lib/pq"
 	"github.com/nines-go/nines/election"
 	"github.com/nines-go/nines/election/electiontest"
+	"github.com/nines-go/nines/internal/lab"
 	"github.com/stretchr/testify/require"
 	_ "modernc.org/sqlite"
 )
@@ -71,3 +72,24 @@ func eventually(t *testing.T, what string, fn func() bool) {
 }
 
 func fast(cfg *election.Config) { cfg.TTL = 1200 * time.Millisecond }
+
+// databases runs fn on a fresh SQLite file and on a fresh PostgreSQL database; each open is a pool of its own, as of another process.
+func databases(t *testing.T, fn func(t *testing.T, open func() *sqlx.DB)) {
+	t.Run("sqlite", func(t *testing.T) {
+		_, dsn := lab.SQLite(t)
+		fn(t, func() *sqlx.DB { return openSQLite(t, dsn) })
+	})
+	t.Run("postgres", func(t *testing.T) {
+		driver, dsn := lab.Database(t)
+		fn(t, func() *sqlx.DB { return openPostgres(t, driver, dsn) })
+	})
+}
+
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func sqliteOf(t *testing.T) (driver, dsn string)   { return lab.SQLite(t) }
+func postgresOf(t *testing.T) (driver, dsn string) { return lab.Database(t) }

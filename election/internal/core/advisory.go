@@ -53,7 +53,7 @@ func (m *Advisory) Step(now Now, ev Event) []Action {
 	case Answer:
 		m.answer(now, ev)
 	case Nominated:
-		m.nominate = now.Mono + m.cfg.TTL
+		m.nominate, m.holdOff = now.Mono+m.cfg.TTL, 0
 	}
 	return m.plan(now)
 }

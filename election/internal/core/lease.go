@@ -117,7 +117,7 @@ func (m *Lease) Step(now Now, ev Event) []Action {
 	case Answer:
 		m.answer(now, ev)
 	case Nominated:
-		m.nominated, m.nextLook = now.Mono+m.cfg.TTL, now.Mono
+		m.nominated, m.nextLook, m.holdOff = now.Mono+m.cfg.TTL, now.Mono, 0
 	}
 	return append(out, m.plan(now)...)
 }

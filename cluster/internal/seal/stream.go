@@ -30,7 +30,7 @@ const (
 	statusOK      = 0
 	statusKey     = 1
 	statusCluster = 2
-	statusPlain   = 3 // "you use keys, I have none"
+	statusPlain   = 3 // in plain: one of the two has keys, the other none
 )
 
 // Streams authenticates and encrypts the streams of one process. It is safe for concurrent use.
@@ -160,6 +160,9 @@ func (s *Streams) server(ctx context.Context, conn net.Conn, keys [][]byte) (net
 		DynamicRecordSizingDisabled: true,
 	})
 	exporter, err := handshake(ctx, tc)
+	if errors.Is(err, ErrKey) {
+		conn.Write(append([]byte(streamMagic), 0, statusPlain))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +233,7 @@ func (s *Streams) plainClient(conn net.Conn) error {
 	}
 	status, cluster, err := readStatus(conn)
 	switch {
-	case errors.Is(err, ErrFormat):
+	case errors.Is(err, ErrFormat) || err == nil && status == statusPlain:
 		return fmt.Errorf("%w: this process runs without keys, the peer with (or it is none of ours)", ErrKey)
 	case err != nil:
 		return err
@@ -243,6 +246,7 @@ func (s *Streams) plainClient(conn net.Conn) error {
 func (s *Streams) plainServer(conn net.Conn) error {
 	cluster, err := readMagicCluster(conn)
 	if errors.Is(err, ErrFormat) {
+		conn.Read(make([]byte, 4096)) // the rest of its greeting: it may not read before that is taken
 		conn.Write(append([]byte(streamMagic), 0, statusPlain))
 		return fmt.Errorf("%w: this process runs without keys, the peer at %v with (or it is none of ours)", ErrKey, conn.RemoteAddr())
 	} else if err != nil {

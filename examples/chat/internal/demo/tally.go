@@ -142,3 +142,10 @@ func (t *Tally) Count() Counts {
 	}
 	return c
 }
+
+// Delivered is how many messages the subscriber saw.
+func (s *Subscriber) Delivered() int {
+	s.tally.mu.Lock()
+	defer s.tally.mu.Unlock()
+	return s.delivered
+}

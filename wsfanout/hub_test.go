@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -35,6 +36,27 @@ type server struct {
 	http *httptest.Server
 	done chan struct{}
 	stop context.CancelFunc // the hard stop
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func (s *server) track(c net.Conn, state http.ConnState) {
+	if state == http.StateHijacked {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.conns = append(s.conns, c)
+	}
+}
+
+// drop cuts all sockets, as a network does.
+func (s *server) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		c.Close()
+	}
+	s.conns = nil
 }
 
 func (s *server) url(user string) string { return s.http.URL + "/?user=" + user }
@@ -54,7 +76,10 @@ func start(t testing.TB, cfg wsfanout.Config) *server {
 	hub, err := wsfanout.New(cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &server{hub: hub, http: httptest.NewServer(hub), done: make(chan struct{}), stop: cancel}
+	s := &server{hub: hub, done: make(chan struct{}), stop: cancel}
+	s.http = httptest.NewUnstartedServer(hub)
+	s.http.Config.ConnState = s.track
+	s.http.Start()
 	go func() { defer close(s.done); hub.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()

@@ -208,7 +208,7 @@ func (c *Client) connect(ctx context.Context, base string, n uint64) (hint time.
 				return 0, false, fmt.Errorf("%w: %s", ErrRefused, resp.Status)
 			case http.StatusServiceUnavailable:
 				if s, e := strconv.Atoi(resp.Header.Get("Retry-After")); e == nil && s > 0 && len(c.cfg.URLs) == 1 {
-					hint = time.Duration(s) * time.Second
+					hint = time.Duration(s)*time.Second + mathrand.N(time.Duration(s)*time.Second)
 				}
 			}
 		}

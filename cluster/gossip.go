@@ -31,7 +31,7 @@ func (p Profile) timings() timings {
 	case WAN:
 		return timings{1500 * time.Millisecond, 800 * time.Millisecond, 150 * time.Millisecond, 30 * time.Second, 10 * time.Second, 3}
 	}
-	return timings{300 * time.Millisecond, 150 * time.Millisecond, 50 * time.Millisecond, 15 * time.Second, 3 * time.Second, 3}
+	return timings{200 * time.Millisecond, 100 * time.Millisecond, 50 * time.Millisecond, 15 * time.Second, 3 * time.Second, 4}
 }
 
 // suspicionTime is how long a silent process is suspected before it is called failed.
@@ -47,7 +47,7 @@ func gossipConfig(p Profile, id, clusterName string, w *wire, d *delegate, logge
 	c.ProbeInterval, c.ProbeTimeout = t.probe, t.probeTimeout
 	c.GossipInterval, c.GossipNodes = t.gossip, 4
 	c.SuspicionMult, c.SuspicionMaxTimeoutMult = t.suspicion, 1
-	c.AwarenessMaxMultiplier = 2
+	c.AwarenessMaxMultiplier = 1
 	c.PushPullInterval, c.TCPTimeout = t.pushPull, t.stream
 	c.RetransmitMult = 4
 	c.GossipToTheDeadTime = 30 * time.Second

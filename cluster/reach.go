@@ -278,7 +278,7 @@ func (n *Node) targets(ctx context.Context, entries []Entry) (targets []target, 
 	everybody := n.paused || !n.table.settled
 	here := map[string]bool{n.addr: true}
 	for _, e := range n.table.members {
-		if e.shown && e.addr != "" && e.linked && !everybody {
+		if e.shown && e.present && e.linked && e.addr != "" && !everybody {
 			here[e.addr] = true
 		}
 		if e.shown && everybody && e.id != n.id && e.addr != "" {
@@ -300,7 +300,7 @@ func (n *Node) targets(ctx context.Context, entries []Entry) (targets []target, 
 			if c.e.ID == n.id || n.table.buried(c.e.ID) {
 				continue
 			}
-			if e := n.table.members[c.e.ID]; e != nil && (e.left || e.shown && e.linked && !everybody) {
+			if e := n.table.members[c.e.ID]; e != nil && (e.left || e.shown && e.present && e.linked && !everybody) {
 				continue
 			}
 		}

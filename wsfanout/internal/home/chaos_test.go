@@ -39,7 +39,7 @@ var configs = map[string]simConfig{
 		faults: func(s *sim) {
 			liar := s.pick()
 			s.anytime(6, func() {
-				if o := s.pick(liar.id); o != nil {
+				if o := s.pick(liar.id); o != nil && len(liar.alive) > 2 {
 					s.falsely(liar, o, s.between(0, 8*time.Second))
 				}
 			})
@@ -94,25 +94,20 @@ func (s *sim) sequence(n int, f func()) {
 
 // anytime runs a fault several times, whenever.
 func (s *sim) anytime(n int, f func()) {
-	span := s.cfg.span
-	if span == 0 {
-		span = 30 * time.Second
-	}
 	for range n {
-		s.after(s.between(0, span), func() {
+		s.after(s.between(0, s.span()), func() {
 			if !s.quiet {
 				f()
 			}
 		})
 	}
-	s.hops()
 }
 
 // hops lets clients move about.
 func (s *sim) hops() {
 	for _, c := range s.clients {
-		if s.rng.IntN(2) == 0 {
-			s.after(s.between(3*time.Second, 30*time.Second), func() {
+		for range s.rng.IntN(3) {
+			s.after(s.between(0, s.span()), func() {
 				if c.node != "" {
 					s.hop(c)
 				}

@@ -12,14 +12,8 @@ func (n *Node) MayLeave() bool {
 	if len(n.pubs) > 0 {
 		return false
 	}
-	others := false
-	for _, id := range n.members {
-		if id != n.cfg.ID && n.fateOf(id) != Draining {
-			others = true
-		}
-	}
-	if !others {
-		return true // nobody is left to hand over to
+	if n.nobodyElse() {
+		return true
 	}
 	for i := range n.parts {
 		p := &n.parts[i]
@@ -27,6 +21,17 @@ func (n *Node) MayLeave() bool {
 			return false
 		}
 		if a := p.active; !a.Term.IsZero() && (a.Term.Node == n.cfg.ID || a.Replica == n.cfg.ID) {
+			return false
+		}
+	}
+	return true
+}
+
+// nobodyElse reports whether there is no process to hand over to: all members leave too, and those that were members are
+// known to be gone. One that is merely out of reach may come back with a branch of its own, so it counts.
+func (n *Node) nobodyElse() bool {
+	for id := range n.known {
+		if id != n.cfg.ID && !n.isGone(id) && n.fateOf(id) != Draining {
 			return false
 		}
 	}

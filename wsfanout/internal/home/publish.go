@@ -189,9 +189,8 @@ func (p *part) copies() int {
 // appendRecord writes a record as the home and replicates it; alone, it is committed at once.
 func (p *part) appendRecord(topic string, kind wire.Kind, id string, data []byte) Position {
 	prev, r := p.write(topic, kind, id, data)
-	l := p.cp.topics[topic]
 	if p.replica != "" {
-		p.send(p.replica, &wire.Rep{P: p.head(), G: p.g, Topic: topic, Prev: prev, Record: r, Committed: l.committed})
+		p.send(p.replica, &wire.Rep{P: p.head(), G: p.g, Topic: topic, Prev: prev, Record: r})
 	}
 	if p.replica == "" || !p.n.on(ruleReplicateFirst) {
 		p.commit(topic, r.Offset)
@@ -215,7 +214,7 @@ func (p *part) onRep(from string, m *wire.Rep) {
 	}
 	l := p.cp.accept(m.Topic, m.Prev, m.Record, n.now)
 	p.grow(sizeOf(m.Record))
-	l.committed = max(l.committed, min(m.Committed, l.last()))
+	l.committed = l.last() // for all that this node knows: once acknowledged here, it may be acknowledged to the origin
 	if n.on(ruleWindowCopied) {
 		p.cp.window.add(windowKey(m.Topic, m.Record.Kind, m.Record.ID), m.Record.Position, n.now)
 	}

@@ -35,7 +35,7 @@ func show(m home.Message) string {
 		}
 		return fmt.Sprintf("PUBACK %s %s %v copies %d", m.Topic, m.ID, m.At, m.Copies)
 	case *wire.Rep:
-		return fmt.Sprintf("REP %v %s %s committed %d", m.G, m.Topic, showRecord(m.Record), m.Committed)
+		return fmt.Sprintf("REP %v %s %s", m.G, m.Topic, showRecord(m.Record))
 	case *wire.RepAck:
 		return fmt.Sprintf("REPACK %v %s %d", m.G, m.Topic, m.Offset)
 	case *wire.Sub:

@@ -32,7 +32,7 @@ type sim struct {
 	messages []*message
 	topics   []string
 
-	truth    map[place]string   // topic and position → record
+	truth    map[place]string // topic and position → record
 	prev     map[place]cursor.Position
 	err      error
 	trace    []string
@@ -130,10 +130,12 @@ type simEvent struct {
 
 type eventQueue []simEvent
 
-func (q eventQueue) Len() int           { return len(q) }
-func (q eventQueue) Less(i, j int) bool { return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq }
-func (q eventQueue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *eventQueue) Push(x any)        { *q = append(*q, x.(simEvent)) }
+func (q eventQueue) Len() int { return len(q) }
+func (q eventQueue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q eventQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *eventQueue) Push(x any)   { *q = append(*q, x.(simEvent)) }
 func (q *eventQueue) Pop() any {
 	o := *q
 	e := o[len(o)-1]

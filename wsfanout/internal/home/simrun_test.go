@@ -36,18 +36,22 @@ func simulate(seed uint64, cfg simConfig) (*sim, error) {
 		s.clients = append(s.clients, c)
 		s.after(s.between(0, 2*time.Second), func() { s.connect(c) })
 	}
-	span := cfg.span
-	if span == 0 {
-		span = 30 * time.Second
-	}
+	span := s.span()
+	at := time.Duration(0)
 	for i := range cfg.messages {
+		if s.rng.IntN(3) == 0 {
+			at = s.between(0, span) // else in the same burst
+		} else {
+			at += s.between(0, 300*time.Millisecond)
+		}
 		m := &message{id: fmt.Sprintf("m%d", i), topic: s.topics[s.rng.IntN(len(s.topics))]}
-		s.after(s.between(0, span), func() {
+		s.after(at, func() {
 			m.began = s.now
 			s.messages = append(s.messages, m)
 			s.publish(m)
 		})
 	}
+	s.hops()
 	if cfg.faults != nil {
 		cfg.faults(s)
 	}
@@ -56,6 +60,14 @@ func simulate(seed uint64, cfg simConfig) (*sim, error) {
 	s.run(s.now + 100*time.Second)
 	s.rest()
 	return s, s.err
+}
+
+// span is how long messages are published and faults happen.
+func (s *sim) span() time.Duration {
+	if s.cfg.span == 0 {
+		return 30 * time.Second
+	}
+	return s.cfg.span
 }
 
 // rest checks what must be true when nothing more happens.

@@ -124,7 +124,6 @@ func (e *encoder) message(m Message) {
 		e.symbol(m.Topic)
 		e.position(m.Prev)
 		e.record(m.Record)
-		e.uint(m.Committed)
 	case *RepAck:
 		e.term(m.G)
 		e.symbol(m.Topic)
@@ -203,7 +202,7 @@ func (d *decoder) message(t tag, p P) Message {
 	case tagPubAck:
 		return &PubAck{P: p, Topic: d.symbol(), ID: d.text(), At: d.position(), Copies: d.int(), NoReplica: d.bool()}
 	case tagRep:
-		return &Rep{P: p, G: d.term(), Topic: d.symbol(), Prev: d.position(), Record: d.record(), Committed: d.uint()}
+		return &Rep{P: p, G: d.term(), Topic: d.symbol(), Prev: d.position(), Record: d.record()}
 	case tagRepAck:
 		return &RepAck{P: p, G: d.term(), Topic: d.symbol(), Offset: d.uint()}
 	case tagSub:

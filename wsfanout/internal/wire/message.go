@@ -168,11 +168,10 @@ type (
 	// Rep replicates one record (R12, R13).
 	Rep struct {
 		P
-		G         Term
-		Topic     string
-		Prev      Position
-		Record    *Record
-		Committed uint64 // highest committed offset of the topic before this record
+		G      Term
+		Topic  string
+		Prev   Position
+		Record *Record
 	}
 	// RepAck acknowledges all records of a topic up to Offset.
 	RepAck struct {

@@ -7,6 +7,7 @@
 // each that nothing was missed, or that something was (ongap). A message that comes twice on the way is shown once.
 
 const MAX_SEEN = 8;
+const CONNECT = 15000; // milliseconds from handshake to hello
 const SUBSCRIBE_BYTES = 24 << 10; // a hub reads frames of up to 32 KiB
 const wellFormed = (s) => (s.toWellFormed ? s.toWellFormed() : s);
 const escapeText = (s) => encodeURIComponent(wellFormed(s));
@@ -219,11 +220,12 @@ class Client {
     ws.onopen = () => this.#o.first && ws === this.#ws && ws.send(this.#o.first());
     ws.onmessage = (e) => ws === this.#ws && this.#take(e.data);
     ws.onclose = (e) => ws === this.#ws && this.#closed(e.code, e.reason);
-    ws.onerror = () => {}; // a close follows
+    // A close follows at once in browsers; node 20 forgets it when the handshake was refused.
+    ws.onerror = () => setTimeout(() => ws === this.#ws && this.#closed(1006, ""), 100);
   }
 
   #silent() {
-    if (this.#ws && Date.now() - this.#heard > this.#o.silence) {
+    if (this.#ws && Date.now() - this.#heard > (this.#greeted ? this.#o.silence : Math.min(this.#o.silence, CONNECT))) {
       const ws = this.#ws;
       this.#closed(4000, "no word from the server");
       ws.close(4000);

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
+
+	"github.com/nines-go/nines/examples/chat/internal/demo"
 )
 
-func demoMain(context.Context, []string) int {
-	fmt.Fprintln(os.Stderr, "chat: demo is not here yet")
-	return 1
-}
+func demoMain(ctx context.Context, args []string) int { return demo.Main(ctx, args) }

@@ -182,12 +182,13 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// clientConfig is what a page needs before anybody has signed in.
+func (s *Server) clientConfig(w http.ResponseWriter, _ *http.Request) {
+	reply(w, http.StatusOK, map[string]any{"demo": s.opts.Demo, "version": Version, "max_file_size": s.cfg.FileSettings.MaxFileSize})
+}
+
 func (s *Server) me(w http.ResponseWriter, _ *http.Request, user store.User) {
-	reply(w, http.StatusOK, struct {
-		store.User
-		Node string `json:"node"`
-		Demo bool   `json:"demo"`
-	}{user, s.nodeName(), s.opts.Demo})
+	reply(w, http.StatusOK, user)
 }
 
 // hashed is what the database knows of a token: a copy of the table lets nobody in.

@@ -17,6 +17,7 @@ const maxBody = 64 << 10
 // handler is everything that the server answers.
 func (s *Server) handler() http.Handler {
 	api := http.NewServeMux()
+	api.HandleFunc("GET /api/v4/config", s.clientConfig)
 	api.HandleFunc("POST /api/v4/users", s.signUp)
 	api.HandleFunc("POST /api/v4/users/login", s.signIn)
 	api.HandleFunc("POST /api/v4/users/logout", s.signOut)

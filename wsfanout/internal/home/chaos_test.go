@@ -67,6 +67,49 @@ var configs = map[string]simConfig{
 			s.anytime(10, func() { s.anything() })
 		},
 	},
+	"storm": {
+		nodes: 4, partitions: 1, topics: 1, messages: 25, clients: 4, slowLinks: 0.5, oneCopyMay: true, pairMay: true, span: 15 * time.Second,
+		faults: func(s *sim) {
+			s.anytime(14, func() {
+				o := s.pick()
+				s.falsely(o, s.pick(o.id), s.between(0, 3*time.Second))
+			})
+			s.hops()
+			s.hops()
+		},
+	},
+	"flap": {
+		nodes: 3, partitions: 1, topics: 1, messages: 30, clients: 4, slowLinks: 0.3, oneCopyMay: true, pairMay: true, noGap: true, span: 25 * time.Second,
+		faults: func(s *sim) {
+			s.anytime(5, func() { s.removeHome() })
+			s.hops()
+			s.hops()
+		},
+	},
+	"joincrash": {
+		nodes: 4, partitions: 1, topics: 2, messages: 20, clients: 5, noGap: true, slowLinks: 0.2, span: 12 * time.Second,
+		faults: func(s *sim) {
+			s.after(s.between(0, 4*time.Second), func() { s.join() })
+			s.after(s.between(0, 6*time.Second), func() { s.crash(s.pick()) })
+		},
+	},
+	"leavejoin": {
+		nodes: 3, partitions: 1, topics: 2, messages: 20, clients: 5, noGap: true, slowLinks: 0.2, span: 12 * time.Second,
+		faults: func(s *sim) {
+			var j *process
+			s.after(s.between(0, 2*time.Second), func() { j = s.join() })
+			s.after(s.between(0, 3*time.Second), func() { s.leave(s.oldest()) })
+			s.after(s.between(3*time.Second, 9*time.Second), func() {
+				if !j.stopped && len(s.leaving) == 0 || s.nodes["A"] == nil {
+					s.crash(j)
+				}
+			})
+		},
+	},
+	"oneepoch": {
+		nodes: 3, partitions: 1, topics: 2, messages: 20, clients: 5, noGap: true, oneEpoch: true, slowLinks: 0.2, span: 40 * time.Second,
+		faults: func(s *sim) { s.sequence(4, func() { s.joinOrLeave() }) },
+	},
 	"pair": {
 		nodes: 2, partitions: 1, topics: 2, messages: 25, clients: 4, slowLinks: 0.1, oneCopyMay: true, pairMay: true,
 		faults: func(s *sim) {
@@ -134,6 +177,27 @@ func (s *sim) joinOrLeave() {
 		s.leave(p)
 	}
 }
+
+// removeHome lets all others take the home of the first partition for failed for a while: that is a pause of it.
+func (s *sim) removeHome() {
+	if !s.calm() {
+		return
+	}
+	for _, p := range s.living() {
+		if p.n.State(0).Role != "home" {
+			continue
+		}
+		back := s.between(0, 4*time.Second)
+		for _, o := range s.living() {
+			if o != p {
+				s.after(s.between(0, time.Second), func() { s.falsely(o, p, back+s.between(0, time.Second)) })
+			}
+		}
+		return
+	}
+}
+
+func (s *sim) oldest() *process { return s.living()[0] }
 
 func (s *sim) splitSome() {
 	side := map[string]bool{}

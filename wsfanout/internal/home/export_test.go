@@ -13,6 +13,9 @@ func (n *Node) Without(rules ...Rule) {
 	}
 }
 
+// Order gives the rendezvous order of all partitions.
+func (n *Node) Order(ids ...string) { n.order = ids }
+
 // Rule is the name of a rule for tests.
 type Rule = rule
 

@@ -11,7 +11,8 @@ import (
 // now is monotonic and never goes back; only differences count.
 type Node struct {
 	cfg   Config
-	off   uint64 // rules taken out by a test
+	off   uint64   // rules taken out by a test
+	order []string // rendezvous order given by a test
 	now   time.Duration
 	parts []part
 

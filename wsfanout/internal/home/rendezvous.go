@@ -1,5 +1,7 @@
 package home
 
+import "slices"
+
 // PartitionOf returns the partition of a topic among n: the FNV-1a hash of its name, mixed, modulo n. All nodes must
 // agree on it, so it is part of the frame version.
 func PartitionOf(topic string, n int) int {
@@ -18,6 +20,22 @@ func rank(part int, nodes []string, hashes []uint64, self string) (first, second
 		}
 		if id != self && (second == "" || s > other || s == other && id > second) {
 			second, other = id, s
+		}
+	}
+	return first, second
+}
+
+// rankBy is rank with an order that a test gives.
+func rankBy(order, nodes []string, self string) (first, second string) {
+	for _, id := range order {
+		if !slices.Contains(nodes, id) {
+			continue
+		}
+		if first == "" {
+			first = id
+		}
+		if second == "" && id != self {
+			second = id
 		}
 	}
 	return first, second

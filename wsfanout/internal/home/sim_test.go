@@ -52,6 +52,7 @@ type simConfig struct {
 	slowLinks  float64 // share of messages that are slow
 	faults     func(s *sim)
 	noGap      bool // any gap is a failure
+	oneEpoch   bool // so is a second epoch
 	node       home.Config
 	span       time.Duration // over which messages are published
 	verbose    bool

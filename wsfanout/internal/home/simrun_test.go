@@ -88,6 +88,9 @@ func (s *sim) rest() {
 	for i := range s.cfg.partitions {
 		s.restPartition(i, ps)
 	}
+	if s.cfg.oneEpoch && s.epochs() != s.cfg.partitions {
+		s.fail("%d epochs", s.epochs())
+	}
 	for _, m := range s.messages {
 		if !m.acked {
 			s.fail("%s was never acknowledged", m.id)

@@ -194,11 +194,11 @@ func (p *part) onNack(m *wire.Nack) {
 	if p.role == idle || m.Refused != p.g {
 		return
 	}
-	if p.n.on(ruleNackStops) {
-		p.stepDown()
-	} else if p.role != leading {
-		p.stepDown()
+	if p.role == leading && !p.n.on(ruleNackStops) {
+		p.loseReplica()
+		return
 	}
+	p.stepDown()
 	p.promise(m.Promised)
 	p.nudge()
 }

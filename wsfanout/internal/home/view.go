@@ -173,6 +173,9 @@ func (n *Node) lookAround() {
 	for i := range n.parts {
 		p := &n.parts[i]
 		p.first, p.second = rank(p.id, eligible, n.hashes, n.cfg.ID)
+		if n.order != nil {
+			p.first, p.second = rankBy(n.order, eligible, n.cfg.ID)
+		}
 	}
 	if !n.settled {
 		return

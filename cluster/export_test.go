@@ -21,13 +21,14 @@ func NewTable(self string, now time.Time) *Table {
 	return &Table{t}
 }
 
-func (x *Table) GossipJoin(id string, now time.Time)   { x.t.gossipJoin(id, id+":1", now) }
-func (x *Table) GossipLeave(id string)                 { x.t.gossipLeave(id) }
-func (x *Table) LinkUp(id string, now time.Time)       { x.t.linkUp(id, now) }
-func (x *Table) LinkDown(id string, now time.Time)     { x.t.linkDown(id, now) }
-func (x *Table) Bury(id string, now time.Time)         { x.t.bury(id, "test", now) }
-func (x *Table) Rumour(id, from string, t time.Time)   { x.t.rumour(id, from, t) }
-func (x *Table) Resume(now time.Time, d time.Duration) { x.t.resume(now, d) }
+func (x *Table) GossipJoin(id string, now time.Time)         { x.t.gossipJoin(id, id+":1", now) }
+func (x *Table) GossipJoinAt(id, addr string, now time.Time) { x.t.gossipJoin(id, addr, now) }
+func (x *Table) GossipLeave(id string)                       { x.t.gossipLeave(id) }
+func (x *Table) LinkUp(id string, now time.Time)             { x.t.linkUp(id, now) }
+func (x *Table) LinkDown(id string, now time.Time)           { x.t.linkDown(id, now) }
+func (x *Table) Bury(id string, now time.Time)               { x.t.bury(id, "test", now) }
+func (x *Table) Rumour(id, from string, t time.Time)         { x.t.rumour(id, from, t) }
+func (x *Table) Resume(now time.Time, d time.Duration)       { x.t.resume(now, d) }
 func (x *Table) Told(id string, revision uint64, draining, left bool, now time.Time) {
 	x.t.told(&info{ID: id, Name: id, Revision: revision, Draining: draining, Left: left}, now)
 }

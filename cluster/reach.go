@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	reachWithin = time.Second      // one attempt
-	reachQuick  = time.Minute      // how long a member that was lost is tried at the quick pace
-	reachAtOnce = 16               // attempts at a time
-	seedsEvery  = 10 * time.Second // while all is well
+	reachWithin = time.Second     // one attempt
+	reachQuick  = time.Minute     // how long a member that was lost is tried at the quick pace
+	reachAtOnce = 16              // attempts at a time
+	seedsEvery  = 5 * time.Second // while all is well
 )
 
 // row is an entry of discovery that is not a member and cannot be reached.

@@ -191,6 +191,24 @@ func (t *table) judge(e *entry, now time.Time) string {
 	return FateAlive
 }
 
+// succeed buries processes without a link whose address a younger one has now: a port has one owner.
+func (t *table) succeed(now time.Time) {
+	var owners map[string]string
+	for id, e := range t.members {
+		if e.linked && e.addr != "" && id != t.self {
+			if owners == nil {
+				owners = make(map[string]string, len(t.members))
+			}
+			owners[e.addr] = max(owners[e.addr], id)
+		}
+	}
+	for id, e := range t.members {
+		if !e.linked && !e.dead && !e.left && owners[e.addr] > id && id != t.self {
+			t.bury(id, "its address belongs to another process now", now)
+		}
+	}
+}
+
 // show reports whether the process belongs in Alive.
 func (t *table) show(e *entry, now time.Time) bool {
 	switch e.fate {
@@ -207,6 +225,7 @@ func (t *table) show(e *entry, now time.Time) bool {
 
 // refresh judges everybody again and returns those whose fate or presence in Alive changed.
 func (t *table) refresh(now time.Time) (changed []string) {
+	t.succeed(now)
 	for id, e := range t.members {
 		fate := t.judge(e, now)
 		was, shown := e.fate, e.shown

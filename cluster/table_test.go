@@ -156,3 +156,15 @@ func TestTheTableForgets(t *testing.T) {
 	s.pass(2 * time.Hour).Refresh(s.now)
 	require.Equal(t, 1, s.Known())
 }
+
+func TestSuccessorAtTheSameAddress(t *testing.T) {
+	s := newScript(t)
+	s.join(idB)
+	s.expect(idB, cluster.FateAlive, idA, idB)
+	s.GossipJoinAt(idC, idB+":1", s.now)
+	s.LinkUp(idC, s.now)
+	s.Told(idC, 1, false, false, s.now)
+	s.expect(idB, cluster.FateAlive, idA, idB, idC) // it talks to us
+	s.LinkDown(idB, s.now)
+	s.expect(idB, cluster.FateDead, idA, idC)
+}

@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/nines-go/nines/cluster"
+	"github.com/nines-go/nines/examples/chat/internal/demo"
 	"github.com/nines-go/nines/examples/chat/internal/server"
 )
 
@@ -46,7 +47,7 @@ func run(args []string) int {
 	ctx := context.Background()
 	switch command, args := args[0], args[1:]; command {
 	case "demo":
-		return demoMain(ctx, args)
+		return demo.Main(ctx, args)
 	case "serve":
 		return serve(ctx, args)
 	case "status":

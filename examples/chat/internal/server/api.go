@@ -232,7 +232,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, user store.User) {
 			s.broken(w, r, err)
 			return
 		}
-		answer.Epoch, answer.Offset, answer.Copies, answer.Home = pos.Epoch, pos.Offset, pos.Copies, s.home(roomPrefix+m.Room, pos)
+		answer.Epoch, answer.Offset, answer.Copies, answer.Home = pos.Epoch, pos.Offset, pos.Copies, s.hub.Home(roomPrefix+m.Room)
 	}
 	s.stats.posts.Add(1)
 	reply(w, code, answer)

@@ -1,11 +1,6 @@
 package server
 
-import (
-	"net/http"
-	"strings"
-
-	"github.com/nines-go/nines/wsfanout"
-)
+import "net/http"
 
 // demoState is what the demo's supervisor asks for, only with Options.Demo.
 type demoState struct {
@@ -23,20 +18,11 @@ func (s *Server) demoState(w http.ResponseWriter, r *http.Request) {
 	lead := s.lead.State()
 	state := demoState{
 		ID: s.node.ID(), Name: s.nodeName(), Leader: lead.LeaderID, Term: lead.Term, Leading: lead.Leading, Alive: s.node.Alive(),
-		Settled: s.settled(), Home: map[string]string{},
+		Settled: s.hub.Stats().Settled, Home: map[string]string{},
 	}
 	for _, topic := range r.URL.Query()["topic"] {
-		state.Home[topic] = s.home(topic, wsfanout.Position{})
+		state.Home[topic] = s.hub.Home(topic)
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	reply(w, http.StatusOK, state)
-}
-
-// settled reports whether all of this hub's topics have their place.
-func (s *Server) settled() bool { return len(s.node.Alive()) > 0 }
-
-// home is the ID of the node that counts the messages of topic; pos, where given, is of a message of it.
-func (s *Server) home(_ string, pos wsfanout.Position) string {
-	_, id, _ := strings.Cut(pos.Epoch, ".")
-	return id
 }

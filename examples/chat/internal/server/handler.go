@@ -44,7 +44,7 @@ func (s *Server) handler() http.Handler {
 	}
 	mux.Handle("/admin/ha/", s.streams(s.page))
 	mux.Handle("/admin/ha", http.RedirectHandler("/admin/ha/", http.StatusPermanentRedirect))
-	mux.Handle("GET /", web.Handler())
+	mux.Handle("/", web.Handler())
 	if s.opts.Demo {
 		mux.HandleFunc("GET /demo/state", s.demoState)
 		mux.HandleFunc("POST /api/v4/demo/login", s.demoLogin)

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -109,29 +108,23 @@ func (s *Server) tryGossip(ctx context.Context) error {
 	return fmt.Errorf("ClusterSettings.GossipPort %d (BindAddress %q) cannot be listened on (%v): %s", c.GossipPort, c.BindAddress, reason(err), portRemedy(err))
 }
 
-// tryDirectory reports why dir, or the nearest directory above it that exists, cannot be written. It creates nothing that stays.
+// tryDirectory reports why dir cannot be written. It is not made when it is missing: that is more often a disk that is not mounted.
 func tryDirectory(dir string) error {
+	remedy := "give a directory that this process may write and that all servers share"
 	bad := func(err error) error {
-		return fmt.Errorf("FileSettings.Directory %q cannot be written (%v): give a directory that this process may write and that all servers share", dir, reason(err))
+		return fmt.Errorf("FileSettings.Directory %q cannot be written (%v): %s", dir, reason(err), remedy)
 	}
-	at, err := filepath.Abs(dir)
+	info, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		remedy = "create it, or mount the disk that holds it"
+	}
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
 	if err != nil {
 		return bad(err)
 	}
-	for {
-		info, err := os.Stat(at)
-		if err == nil && !info.IsDir() {
-			return bad(syscall.ENOTDIR)
-		}
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, os.ErrNotExist) || at == filepath.Dir(at) {
-			return bad(err)
-		}
-		at = filepath.Dir(at)
-	}
-	f, err := os.CreateTemp(at, ".nines-try-")
+	f, err := os.CreateTemp(dir, ".nines-try-")
 	if err != nil {
 		return bad(err)
 	}
@@ -236,7 +229,7 @@ func (s *Server) wire(listener net.Listener) (err error) {
 	if err := s.addJobs(); err != nil {
 		return err
 	}
-	if s.proof, err = filestore.NewProof(filestore.ProofConfig{Store: s.files, Cluster: s.node}); err != nil {
+	if s.proof, err = filestore.NewProof(filestore.ProofConfig{Store: s.files, Cluster: s.node, Logger: s.log}); err != nil {
 		return err
 	}
 	s.page, err = console.New(console.Config{Node: s.node, AllowActions: s.opts.Demo, Cards: []console.Card{

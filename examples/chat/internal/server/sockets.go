@@ -29,10 +29,14 @@ func (s *Server) hubConfig() wsfanout.Config {
 			origins = append(origins, u.Host)
 		}
 	}
-	return wsfanout.Config{
-		Transport: s.node, Authenticate: s.authenticate, Authorize: s.authorize, OnMessage: s.onMessage, OnGap: s.onGap,
+	cfg := wsfanout.Config{
+		Authenticate: s.authenticate, Authorize: s.authorize, OnMessage: s.onMessage, OnGap: s.onGap,
 		Origins: origins, Logger: s.log, Node: s.nodeName(), Version: Version, MaxConns: s.cfg.ServiceSettings.MaxSockets,
 	}
+	if s.cfg.ClusterSettings.Enable {
+		cfg.Transport = s.node
+	}
+	return cfg
 }
 
 // origins are those that pages may come from besides the server's own.

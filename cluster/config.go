@@ -54,8 +54,8 @@ type Config struct {
 
 	ServicePort int // of the product, shown in the discovery table; 0 is none
 
-	// RetryInterval is the longest pause between attempts to reach a failed member or a seed; default 2 s, at most 5 s is used after
-	// a failure that was seen. Shorter heals faster and costs more connection attempts.
+	// RetryInterval is the longest pause between attempts to reach a failed member or a seed; default 2 s, more than 5 s counts as 5 s. In
+	// the first minute after a loss the pauses are below 1 s. Shorter heals faster and costs more connection attempts.
 	RetryInterval time.Duration
 
 	// MaxMessage is the largest payload in bytes; default and at most 64 MiB. It must be equal on all nodes.
@@ -85,9 +85,9 @@ type Profile int
 // The profiles, with the time until a process that was cut off or paused is called failed. A process that died is known at once in all
 // of them, from its connections.
 const (
-	LAN   Profile = iota // about 1.3 s
-	Local                // about 0.8 s: one machine, tests
-	WAN                  // about 6 s
+	LAN   Profile = iota // about 1.2 s
+	Local                // about 1 s: one machine, tests
+	WAN                  // about 7 s
 )
 
 // Hooks are optional functions for tracing. They run one at a time beside the Node's work; a slow one misses nothing but is late.

@@ -241,17 +241,24 @@ func (n *Node) peers() (ids []string) {
 
 // carry hands a payload to the links and waits for room within ctx.
 func (n *Node) carry(ctx context.Context, to string, lane link.Lane, head, body []byte) error {
-	if n.mesh == nil {
-		return ErrNoMember // Single
-	}
-	return linkError(n.mesh.Post(ctx, to, lane, head, body))
+	return n.onLink(to, func() error { return n.mesh.Post(ctx, to, lane, head, body) })
 }
 
 func (n *Node) tryCarry(to string, lane link.Lane, head, body []byte) error {
+	return n.onLink(to, func() error { return n.mesh.TryPost(to, lane, head, body) })
+}
+
+// onLink makes the link of a member that was seen a moment ago, before the worker came to it.
+func (n *Node) onLink(to string, post func() error) error {
 	if n.mesh == nil {
 		return ErrNoMember // Single
 	}
-	return linkError(n.mesh.TryPost(to, lane, head, body))
+	err := post()
+	if errors.Is(err, link.ErrNoPeer) && present(n.Fate(to)) {
+		n.mesh.Connect(to)
+		err = post()
+	}
+	return linkError(err)
 }
 
 func linkError(err error) error {

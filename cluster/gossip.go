@@ -21,17 +21,25 @@ const protocol = 1
 // timings is what a Profile stands for.
 type timings struct {
 	probe, probeTimeout, gossip, pushPull, stream time.Duration
-	suspicion                                     int // of probe intervals
+	suspicion                                     int           // of probe intervals
+	ask                                           time.Duration // for the IDs of the others, before this node's is used
+	reach                                         time.Duration // for one attempt to reach somebody
 }
 
 func (p Profile) timings() timings {
+	t := timings{
+		probe: 200 * time.Millisecond, probeTimeout: 100 * time.Millisecond, suspicion: 4,
+		gossip: 50 * time.Millisecond, pushPull: 15 * time.Second, stream: 3 * time.Second,
+		ask: 400 * time.Millisecond, reach: time.Second,
+	}
 	switch p {
 	case Local:
-		return timings{150 * time.Millisecond, 75 * time.Millisecond, 30 * time.Millisecond, 15 * time.Second, 2 * time.Second, 4}
+		t.probe, t.probeTimeout, t.gossip, t.stream = 120*time.Millisecond, 60*time.Millisecond, 30*time.Millisecond, 2*time.Second
 	case WAN:
-		return timings{1500 * time.Millisecond, 800 * time.Millisecond, 150 * time.Millisecond, 30 * time.Second, 10 * time.Second, 3}
+		t.probe, t.probeTimeout, t.gossip, t.stream = 1200*time.Millisecond, 800*time.Millisecond, 150*time.Millisecond, 10*time.Second
+		t.ask, t.reach = time.Second, 3*time.Second
 	}
-	return timings{200 * time.Millisecond, 100 * time.Millisecond, 50 * time.Millisecond, 15 * time.Second, 3 * time.Second, 4}
+	return t
 }
 
 // suspicionTime is how long a silent process is suspected before it is called failed.

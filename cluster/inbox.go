@@ -48,6 +48,7 @@ type inbox struct {
 	parked   map[string]*parking
 	bytes    int // parked in all
 	closed   bool
+	warned   map[string]bool // topics whose losses were reported
 	dropped  uint64
 	handled  uint64
 }
@@ -67,7 +68,7 @@ type parkedItem struct {
 }
 
 func newInbox() *inbox {
-	return &inbox{handlers: map[string][]*registration{}, retired: map[string]bool{}, queues: map[laneKey]*queue{}, parked: map[string]*parking{}}
+	return &inbox{handlers: map[string][]*registration{}, retired: map[string]bool{}, queues: map[laneKey]*queue{}, parked: map[string]*parking{}, warned: map[string]bool{}}
 }
 
 // start lets deliveries run; before that they wait.
@@ -193,8 +194,8 @@ func (b *inbox) parkLocked(topic string, d delivery) bool {
 	return true
 }
 
-// sweep drops what was held too long, and answers requests that nobody will.
-func (b *inbox) sweep(now time.Time) {
+// sweep drops what was held too long, answers requests that nobody will, and returns the topics that lost messages for the first time.
+func (b *inbox) sweep(now time.Time) (lost []string) {
 	b.mu.Lock()
 	var drop []delivery
 	for topic, p := range b.parked {
@@ -213,6 +214,10 @@ func (b *inbox) sweep(now time.Time) {
 			b.bytes -= len(it.d.payload) + 128
 			if it.d.reply == nil {
 				b.dropped++
+				if !b.warned[topic] && len(b.warned) < parkTopics {
+					b.warned[topic] = true
+					lost = append(lost, topic)
+				}
 			}
 		}
 		clear(p.items[len(keep):])
@@ -225,6 +230,7 @@ func (b *inbox) sweep(now time.Time) {
 	for _, d := range drop {
 		refuse(d, ErrNoHandler)
 	}
+	return lost
 }
 
 // pushLocked queues a message, and starts the queue's goroutine when it had no work.

@@ -25,6 +25,7 @@ type Node struct {
 	calls    *calls
 	loopback *credit
 	senders  senders
+	hooks    *hookQueue
 	pause    *pauseWatch
 
 	running    chan struct{} // closed when messages can be sent
@@ -83,7 +84,7 @@ func New(cfg Config) (*Node, error) {
 	now := time.Now()
 	n := &Node{
 		cfg: cfg, id: newID(),
-		inbox: newInbox(), calls: newCalls(), loopback: newCredit(inboxCredit), senders: newSenders(),
+		inbox: newInbox(), calls: newCalls(), loopback: newCredit(inboxCredit), senders: newSenders(), hooks: newHookQueue(),
 		pause:   newPauseWatch(cfg.Profile.timings().suspicionTime()),
 		running: make(chan struct{}), registered: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),
 		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), fatal: make(chan error, 1), discovery: make(chan struct{}, 1),
@@ -311,7 +312,7 @@ func (n *Node) pausedLocked(gap time.Duration) {
 		return
 	}
 	now := time.Now()
-	n.table.resume(now, n.cfg.Profile.timings().suspicionTime()+time.Second)
+	n.table.resume(now, n.timings().suspicionTime()+time.Second)
 	n.paused = true
 	n.changeSelfLocked(func(in *info) { in.Tags[TagPaused] = now.UTC().Format(time.RFC3339Nano) })
 	select {
@@ -344,6 +345,8 @@ func (n *Node) isRunning() bool {
 		return false
 	}
 }
+
+func (n *Node) timings() timings { return n.cfg.Profile.timings() }
 
 // spawn runs fn as one of Run's goroutines.
 func (n *Node) spawn(fn func()) { n.wg.Go(fn) }

@@ -199,7 +199,7 @@ type target struct {
 // reach makes one round.
 func (n *Node) reach(ctx context.Context, entries []Entry) found {
 	targets, quick := n.targets(ctx, entries)
-	out := found{well: len(targets) == 0, quiet: true, quick: quick}
+	out := found{well: true, quiet: true, quick: quick}
 	var mu sync.Mutex
 	rows := map[string]row{}
 	acked := false
@@ -212,10 +212,13 @@ func (n *Node) reach(ctx context.Context, entries []Entry) found {
 			known, err := n.approach(ctx, t)
 			mu.Lock()
 			defer mu.Unlock()
-			if known {
+			switch {
+			case known:
 				acked = true
-			} else if err == nil {
-				out.quiet = false
+			case err == nil:
+				out.quiet, out.well = false, false
+			case !isRefused(err) && !errors.Is(err, errSelf):
+				out.well = false
 			}
 			if err != nil && t.entry != nil && t.entry.ID != "" {
 				rows[t.entry.ID] = row{entry: *t.entry, err: err}
@@ -312,7 +315,7 @@ func (n *Node) targets(ctx context.Context, entries []Entry) (targets []target, 
 
 // approach asks who is at an address and joins it. known reports whether it knows this process as a member.
 func (n *Node) approach(ctx context.Context, t target) (known bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	ctx, cancel := context.WithTimeout(ctx, n.timings().reach)
 	defer cancel()
 	f, err := n.wire.inquire(ctx, t.addr, question{ID: n.ID()})
 	if err != nil {

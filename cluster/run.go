@@ -15,7 +15,6 @@ import (
 
 const (
 	settleWithin  = 1500 * time.Millisecond
-	askWithin     = 400 * time.Millisecond // for the IDs of the others, before this node's is used
 	heartbeat     = 60 * time.Second
 	maxRetry      = 5 * time.Second
 	discoverySlow = 5 * time.Second
@@ -149,6 +148,7 @@ func (n *Node) runCluster(ctx context.Context, cancel func()) error {
 	settle := time.AfterFunc(settleWithin-time.Since(start), n.settle)
 	defer settle.Stop()
 	n.spawn(func() { n.work(ctx) })
+	n.spawn(func() { n.callHooks(ctx) })
 	n.spawn(func() { n.tick(ctx) })
 	n.spawn(func() { n.heartbeats(ctx, adv) })
 	n.spawn(func() { n.reachLoop(ctx) })
@@ -173,14 +173,14 @@ func (n *Node) fail(err error) {
 
 // firstLook reads discovery for the first time.
 func (n *Node) firstLook(ctx context.Context, start time.Time) []Entry {
-	ctx, cancel := context.WithDeadline(ctx, start.Add(settleWithin-askWithin))
+	ctx, cancel := context.WithDeadline(ctx, start.Add(settleWithin-n.timings().ask))
 	defer cancel()
 	return n.seeds(ctx)
 }
 
 // chooseID makes this node's ID greater than all that its seeds know of.
 func (n *Node) chooseID(ctx context.Context, seeds []Entry) error {
-	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	ctx, cancel := context.WithTimeout(ctx, n.timings().ask)
 	defer cancel()
 	var mu sync.Mutex
 	highest := ""
@@ -304,7 +304,9 @@ func (n *Node) tick(ctx context.Context) {
 		}
 		n.update(nil)
 		if i%5 == 0 {
-			n.inbox.sweep(time.Now())
+			for _, topic := range n.inbox.sweep(time.Now()) {
+				n.log.Warn("messages were dropped because nothing handles their topic; call Handle before or soon after Run", "topic", topic)
+			}
 		}
 	}
 }
@@ -359,7 +361,7 @@ func (n *Node) leave(ctx context.Context) {
 	if err := n.withDiscovery(ctx, func(ctx context.Context) error { return n.cfg.Discovery.Deregister(ctx, n.ID()) }); err != nil {
 		n.log.Warn("the row of this process stays in discovery until it is stale", "err", err)
 	}
-	if err := n.gossip.Leave(n.cfg.Profile.timings().gossip * 4); err != nil {
+	if err := n.gossip.Leave(n.timings().gossip * 4); err != nil {
 		n.log.Debug("gossip may see this node fail", "err", err)
 	}
 	n.log.Info("node left", "id", n.ID())

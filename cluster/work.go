@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -48,9 +49,9 @@ func (n *Node) work(ctx context.Context) {
 				n.follow(ctx, e)
 				n.say(said, e, members[i])
 			}
-			if n.cfg.Hooks.MemberChanged != nil {
-				n.cfg.Hooks.MemberChanged(members[i])
-			}
+		}
+		if n.cfg.Hooks.MemberChanged != nil {
+			n.hooks.add(members)
 		}
 	}
 }
@@ -62,9 +63,11 @@ func (n *Node) follow(ctx context.Context, e entry) {
 		n.mesh.Forget(e.id)
 		n.senders.forget(e.id)
 		if e.fate == FateDead && n.oldest() {
-			if err := n.withDiscovery(ctx, func(ctx context.Context) error { return n.cfg.Discovery.Deregister(ctx, e.id) }); err != nil {
-				n.log.Debug("the row of a dead process stays until it is stale", "id", e.id, "err", err)
-			}
+			n.spawn(func() {
+				if err := n.withDiscovery(ctx, func(ctx context.Context) error { return n.cfg.Discovery.Deregister(ctx, e.id) }); err != nil {
+					n.log.Debug("the row of a dead process stays until it is stale", "id", e.id, "err", err)
+				}
+			})
 		}
 	case FateFailed:
 		n.mesh.GiveUp(e.id)
@@ -125,5 +128,58 @@ func (n *Node) pingAll() {
 	n.mu.Unlock()
 	for _, a := range addrs {
 		n.wire.ping(a)
+	}
+}
+
+// hookQueue holds what the hooks have not been told, the latest for each member.
+type hookQueue struct {
+	mu      sync.Mutex
+	members map[string]Member
+	order   []string
+	wake    chan struct{}
+}
+
+func newHookQueue() *hookQueue {
+	return &hookQueue{members: map[string]Member{}, wake: make(chan struct{}, 1)}
+}
+
+func (q *hookQueue) add(members []Member) {
+	q.mu.Lock()
+	for _, m := range members {
+		if _, ok := q.members[m.ID]; !ok {
+			q.order = append(q.order, m.ID)
+		}
+		q.members[m.ID] = m
+	}
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *hookQueue) next() (m Member, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.order) == 0 {
+		return m, false
+	}
+	m = q.members[q.order[0]]
+	delete(q.members, m.ID)
+	q.order = q.order[1:]
+	return m, true
+}
+
+// callHooks runs the user's hooks, apart from everything else.
+func (n *Node) callHooks(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.hooks.wake:
+		}
+		for m, ok := n.hooks.next(); ok && ctx.Err() == nil; m, ok = n.hooks.next() {
+			n.cfg.Hooks.MemberChanged(m)
+		}
 	}
 }

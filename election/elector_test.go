@@ -122,6 +122,7 @@ func TestLead(t *testing.T) {
 
 // A transfer to a node that is not the lowest sticks: it is not undone for the sake of IDs.
 func TestTransferToAHigherID(t *testing.T) {
+	t.Parallel()
 	_, dsn := sqliteOf(t)
 	c := electiontest.New()
 	edit := func(cfg *election.Config) { fast(cfg); cfg.StableFor = 300 * time.Millisecond }
@@ -170,6 +171,7 @@ func TestNotEligibleAnyMore(t *testing.T) {
 }
 
 func TestNonCandidate(t *testing.T) {
+	t.Parallel()
 	_, dsn := sqliteOf(t)
 	c := electiontest.New()
 	a := start(t, c, "a", openSQLite(t, dsn), func(cfg *election.Config) { cfg.NonCandidate = true })
@@ -219,6 +221,7 @@ func TestFenceRefuses(t *testing.T) {
 
 // Golden scenario 6: a fence inside a savepoint that was rolled back is gone; Commit finds out.
 func TestFenceInASavepoint(t *testing.T) {
+	t.Parallel()
 	driver, dsn := postgresOf(t)
 	c := electiontest.New()
 	db := openPostgres(t, driver, dsn)
@@ -249,6 +252,7 @@ func TestFenceInASavepoint(t *testing.T) {
 
 // A database that cannot be reached: the elector keeps trying, says so, and does not claim to lead.
 func TestUnreachableDatabase(t *testing.T) {
+	t.Parallel()
 	c := electiontest.New()
 	db, err := sqlx.Open("postgres", "postgres://x@127.0.0.1:1/x?sslmode=disable&connect_timeout=1")
 	require.NoError(t, err)
@@ -305,6 +309,7 @@ func TestWatch(t *testing.T) {
 
 // Requests reach the leader's node with the term, follow a change of leadership, and end with ErrNoLeader when there is none.
 func TestForward(t *testing.T) {
+	t.Parallel()
 	_, dsn := sqliteOf(t)
 	c := electiontest.New()
 	var nodes []*node

@@ -73,13 +73,23 @@ func eventually(t *testing.T, what string, fn func() bool) {
 
 func fast(cfg *election.Config) { cfg.TTL = 1200 * time.Millisecond }
 
+// inTurn is databases for tests that count goroutines: nothing else runs beside them.
+func inTurn(t *testing.T, fn func(t *testing.T, open func() *sqlx.DB)) {
+	_, file := lab.SQLite(t)
+	t.Run("sqlite", func(t *testing.T) { fn(t, func() *sqlx.DB { return openSQLite(t, file) }) })
+	driver, dsn := lab.Database(t)
+	t.Run("postgres", func(t *testing.T) { fn(t, func() *sqlx.DB { return openPostgres(t, driver, dsn) }) })
+}
+
 // databases runs fn on a fresh SQLite file and on a fresh PostgreSQL database; each open is a pool of its own, as of another process.
 func databases(t *testing.T, fn func(t *testing.T, open func() *sqlx.DB)) {
 	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
 		_, dsn := lab.SQLite(t)
 		fn(t, func() *sqlx.DB { return openSQLite(t, dsn) })
 	})
 	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
 		driver, dsn := lab.Database(t)
 		fn(t, func() *sqlx.DB { return openPostgres(t, driver, dsn) })
 	})

@@ -11,11 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func postgres(t *testing.T) string {
-	_, dsn := lab.Database(t)
-	return dsn
-}
-
 func openPostgres(t *testing.T, driver, dsn string) *sqlx.DB {
 	db, err := sqlx.Open(driver, dsn)
 	require.NoError(t, err)
@@ -28,7 +23,9 @@ func openPostgres(t *testing.T, driver, dsn string) *sqlx.DB {
 func TestPostgresFailover(t *testing.T) {
 	for _, driver := range []string{"postgres"} {
 		t.Run(driver, func(t *testing.T) {
-			dsn, c := postgres(t), electiontest.New()
+			t.Parallel()
+			_, dsn := lab.Database(t)
+			c := electiontest.New()
 			var nodes []*node
 			for _, id := range []string{"a", "b", "c"} {
 				nodes = append(nodes, start(t, c, id, openPostgres(t, driver, dsn), nil))

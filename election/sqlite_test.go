@@ -15,6 +15,7 @@ import (
 func TestSQLiteFailover(t *testing.T) {
 	for _, fate := range []string{"dead", "failed"} {
 		t.Run(fate, func(t *testing.T) {
+			t.Parallel()
 			path, c := sqliteDSN(t), electiontest.New()
 			var nodes []*node
 			for _, id := range []string{"a", "b", "c"} {

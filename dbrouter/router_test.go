@@ -1,0 +1,174 @@
+package dbrouter_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/stretchr/testify/require"
+
+	"github.com/nines-go/nines/dbrouter"
+)
+
+func TestMasterAndReaders(t *testing.T) {
+	databases(t, func(t *testing.T, cfg dbrouter.Config) {
+		r, ctx := open(t, cfg), t.Context()
+		files := fstest.MapFS{}
+		for _, d := range []string{"postgres", "sqlite"} {
+			files[d+"/0001_people.sql"] = &fstest.MapFile{Data: []byte("CREATE TABLE people (id int PRIMARY KEY, name text NOT NULL);\n")}
+		}
+		require.NoError(t, r.Migrate(ctx, "test", files))
+		require.NoError(t, r.Migrate(ctx, "test", files))
+
+		m := r.Master()
+		require.Equal(t, cfg.DriverName, m.DriverName())
+		require.NoError(t, m.PingContext(ctx))
+		_, err := m.ExecContext(ctx, m.Rebind("INSERT INTO people (id, name) VALUES (?, ?)"), 1, "ada")
+		require.NoError(t, err)
+		_, err = m.NamedExecContext(ctx, "INSERT INTO people (id, name) VALUES (:id, :name)", map[string]any{"id": 2, "name": "grace"})
+		require.NoError(t, err)
+		type person struct {
+			ID   int
+			Name string
+		}
+		want := []person{{1, "ada"}, {2, "grace"}}
+		for _, rd := range []*dbrouter.Reader{r.Replica(), r.Search()} {
+			var got []person
+			require.NoError(t, rd.SelectContext(ctx, &got, "SELECT id, name FROM people ORDER BY id"))
+			require.Equal(t, want, got)
+			var one person
+			require.NoError(t, rd.GetContext(ctx, &one, m.Rebind("SELECT id, name FROM people WHERE id = ?"), 2))
+			require.Equal(t, want[1], one)
+			require.NoError(t, rd.QueryRowxContext(ctx, "SELECT id, name FROM people WHERE id = 1").StructScan(&one))
+			require.Equal(t, want[0], one)
+			require.ErrorIs(t, rd.GetContext(ctx, &one, "SELECT id, name FROM people WHERE id = 3"), sql.ErrNoRows)
+			rows, err := rd.QueryxContext(ctx, "SELECT id, name FROM people ORDER BY id")
+			require.NoError(t, err)
+			got = nil
+			for rows.Next() {
+				require.NoError(t, rows.StructScan(&one))
+				got = append(got, one)
+			}
+			require.NoError(t, rows.Close())
+			require.Equal(t, want, got)
+			tx, err := rd.BeginReadx(ctx)
+			require.NoError(t, err)
+			require.NoError(t, tx.SelectContext(ctx, &got, "SELECT id, name FROM people ORDER BY id"))
+			require.Equal(t, want, got)
+			_, err = tx.ExecContext(ctx, "DELETE FROM people")
+			require.Error(t, err, "a transaction of a Reader is read only")
+			require.NoError(t, tx.Rollback())
+		}
+		var n int
+		require.NoError(t, m.GetContext(ctx, &n, "SELECT count(*) FROM people"))
+		require.Equal(t, 2, n)
+		require.NoError(t, r.Check(ctx))
+
+		require.NoError(t, r.Close())
+		require.NoError(t, r.Close())
+		_, err = m.ExecContext(ctx, "DELETE FROM people")
+		require.ErrorIs(t, err, dbrouter.ErrClosed)
+		require.ErrorIs(t, r.Replica().GetContext(ctx, &n, "SELECT 1"), dbrouter.ErrClosed)
+		require.ErrorIs(t, r.Recycle(ctx), dbrouter.ErrClosed)
+		require.ErrorIs(t, r.Check(ctx), dbrouter.ErrClosed)
+	})
+}
+
+// A transaction begun before Recycle commits after it while the new pool serves.
+func TestTransactionSurvivesRecycle(t *testing.T) {
+	databases(t, func(t *testing.T, cfg dbrouter.Config) {
+		r, ctx := open(t, cfg), t.Context()
+		m := r.Master()
+		_, err := m.ExecContext(ctx, "CREATE TABLE a (v int)")
+		require.NoError(t, err)
+		before := m.Generation()
+		tx, err := m.BeginTxx(ctx, nil)
+		require.NoError(t, err)
+		_, err = tx.ExecContext(ctx, "INSERT INTO a VALUES (1)")
+		require.NoError(t, err)
+		require.NoError(t, r.Recycle(ctx))
+		require.NotEqual(t, before, m.Generation())
+		require.Equal(t, 1, r.Stats().DrainingConns)
+		var n int
+		require.NoError(t, r.Replica().GetContext(ctx, &n, "SELECT count(*) FROM a"))
+		require.Zero(t, n)
+		require.NoError(t, tx.Commit())
+		require.NoError(t, m.GetContext(ctx, &n, "SELECT count(*) FROM a"))
+		require.Equal(t, 1, n)
+		eventually(t, "the old pool is closed", func() bool { return r.Stats().DrainingPools == 0 })
+	})
+}
+
+func TestRunTxRepeats(t *testing.T) {
+	databases(t, func(t *testing.T, cfg dbrouter.Config) {
+		r, ctx := open(t, cfg), t.Context()
+		_, err := r.Master().ExecContext(ctx, "CREATE TABLE a (v int)")
+		require.NoError(t, err)
+		tries := 0
+		require.NoError(t, r.RunTx(ctx, nil, func(tx *sqlx.Tx) error {
+			tries++
+			_, err := tx.ExecContext(ctx, "INSERT INTO a VALUES (1)")
+			require.NoError(t, err)
+			if tries < 3 {
+				return conflict{}
+			}
+			return nil
+		}))
+		require.Equal(t, 3, tries)
+		require.Error(t, r.RunTx(ctx, nil, func(tx *sqlx.Tx) error { tries++; return errors.New("mine") }))
+		require.Equal(t, 4, tries, "what is not the server's conflict is not repeated")
+		var n int
+		require.NoError(t, r.Master().GetContext(ctx, &n, "SELECT count(*) FROM a"))
+		require.Equal(t, 1, n, "what was given up left nothing")
+	})
+}
+
+// conflict is an error like PostgreSQL's for a serialization failure.
+type conflict struct{}
+
+func (conflict) Error() string    { return "conflict" }
+func (conflict) SQLState() string { return "40001" }
+
+func TestConfigFaults(t *testing.T) {
+	_, err := dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "pqx", DataSourceReplicas: []string{""}, MaxOpenConns: -1})
+	require.ErrorContains(t, err, `DriverName: driver name "pqx" is not known`)
+	require.ErrorContains(t, err, "registered here: pgx, pgx/v5, postgres, sqlite")
+	require.ErrorContains(t, err, "DataSource is empty: set it")
+	require.ErrorContains(t, err, "DataSourceReplicas[0] is empty")
+	require.ErrorContains(t, err, "MaxOpenConns is -1")
+	_, err = dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "mysql", DataSource: "x"})
+	require.ErrorContains(t, err, `"mysql" is not registered: import its driver`)
+	_, err = dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "sqlite", DataSource: "x", DataSourceReplicas: []string{"y"}})
+	require.ErrorContains(t, err, "SQLite has no replicas")
+}
+
+func TestMasterAway(t *testing.T) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		_, err := dbrouter.Open(ctx, dbrouter.Config{DriverName: driver, Logger: quiet(),
+			DataSource: "postgres://app:hunter2@127.0.0.1:1/app?sslmode=disable"})
+		require.ErrorContains(t, err, `DataSource "postgres://app:***@127.0.0.1:1/app?sslmode=disable" cannot be used`)
+		require.ErrorContains(t, err, "start that database or correct DataSource")
+		require.NotContains(t, err.Error(), "hunter2")
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for dsn, want := range map[string]string{
+		"host=h password=secret dbname=d":            "host=h password=*** dbname=d",
+		`host=h password='se \' cret' dbname=d`:      "host=h password=*** dbname=d",
+		"postgres://u:se@cret@h:1/d?sslmode=disable": "postgres://u:***@h:1/d?sslmode=disable",
+		"postgres://u@h/d?password=secret&x=1":       "postgres://u@h/d?password=***&x=1",
+		"u:se:c@ret@tcp(h:3306)/d?parseTime=true":    "u:***@tcp(h:3306)/d?parseTime=true",
+		"file:/tmp/x.db?_pragma=busy_timeout(5000)":  "file:/tmp/x.db?_pragma=busy_timeout(5000)",
+		"postgres://h:5432/d?sslpassword=secret":     "postgres://h:5432/d?sslpassword=***",
+		"user=u PASSWORD = secret host=h":            "user=u PASSWORD = *** host=h",
+	} {
+		require.Equal(t, want, dbrouter.Redact(dsn))
+	}
+}

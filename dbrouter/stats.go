@@ -1,0 +1,101 @@
+package dbrouter
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nines-go/nines/internal/dialect"
+)
+
+// Stats is the state of a router.
+type Stats struct {
+	Generation    uint64        // counts the replacements of the pools
+	Sources       []SourceStats // the master first
+	ReadsMoved    uint64        // attempts of reads that were made again on another source
+	ReadsToMaster uint64        // statements of Readers that a replica refused as writes
+	DrainingPools int           // replaced, and not closed or still holding connections
+	DrainingConns int           // connections in use there
+}
+
+// SourceStats is the state of one data source.
+type SourceStats struct {
+	Role      string // master, replica, search replica; for SQLite also "reads of the master"
+	Address   string // the data source without its password
+	Healthy   bool   // in use; for the master: it answered the last probe
+	Standby   bool   // when last seen it followed another server, or was read only
+	Lag       int64  // bytes of log that it trails the master by; -1: unknown
+	Latency   time.Duration
+	LastError string
+	ErrorAt   time.Time
+	Pool      sql.DBStats
+}
+
+// Stats returns the state now. It asks no server: probes keep it fresh within MonitorInterval.
+func (r *Router) Stats() Stats {
+	t := r.top.Load()
+	st := Stats{Generation: t.generation, ReadsMoved: r.moved.Load(), ReadsToMaster: r.toMaster.Load()}
+	for _, s := range t.sources() {
+		st.Sources = append(st.Sources, s.stats())
+	}
+	r.drainMu.Lock()
+	defer r.drainMu.Unlock()
+	st.DrainingPools = len(r.draining)
+	for s := range r.draining {
+		st.DrainingConns += s.db.Stats().InUse
+	}
+	return st
+}
+
+func (s *source) stats() SourceStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := SourceStats{Role: string(s.role), Address: s.name, Healthy: s.healthy, Standby: s.state.last.standby, Lag: s.state.lag,
+		Latency: s.state.last.latency, ErrorAt: s.state.errAt, Pool: s.db.Stats()}
+	if s.state.err != nil {
+		st.LastError = redactIn(s.state.err.Error(), s.dsn)
+	}
+	return st
+}
+
+// checkError is an error of Check with what to do about it.
+type checkError struct {
+	err     error
+	remedy  string
+	warning bool
+}
+
+func (e *checkError) Error() string  { return e.err.Error() }
+func (e *checkError) Unwrap() error  { return e.err }
+func (e *checkError) Remedy() string { return e.remedy }
+func (e *checkError) Warning() bool  { return e.warning }
+
+// Check returns nil when every data source is in use. The error says Warning() when only replicas are not: reads are served elsewhere.
+func (r *Router) Check(ctx context.Context) error {
+	t := r.top.Load()
+	if t.closed {
+		return ErrClosed
+	}
+	if t.dialect == dialect.SQLite {
+		if err := r.Replica().GetContext(ctx, new(int), "SELECT 1"); err != nil {
+			return &checkError{err: fmt.Errorf("dbrouter: check: %w", t.read.wrap(err)), remedy: "check that the file can be read and its disk is not full"}
+		}
+		return nil
+	}
+	m := t.master.stats()
+	if !m.Healthy || m.Standby {
+		return &checkError{err: fmt.Errorf("dbrouter: check: master %q: %s", m.Address, m.LastError), remedy: "start the database, or set DataSource to the server that accepts writes and reload"}
+	}
+	var out []error
+	for _, s := range append(append([]*source(nil), t.replicas...), t.search...) {
+		if st := s.stats(); !st.Healthy {
+			out = append(out, fmt.Errorf("dbrouter: check: %s %q: %s", st.Role, st.Address, st.LastError))
+		}
+	}
+	if len(out) > 0 {
+		return &checkError{err: errors.Join(out...), remedy: "start the replica, or take it out of the configuration and reload; reads are served by the other sources meanwhile", warning: true}
+	}
+	return nil
+}

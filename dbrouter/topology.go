@@ -1,0 +1,130 @@
+package dbrouter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nines-go/nines/internal/dialect"
+)
+
+// topology is what calls choose from. It never changes: Reconfigure and the probers replace it, and a call needs one atomic load.
+type topology struct {
+	cfg        *Config
+	dialect    dialect.Dialect
+	generation uint64
+	closed     bool
+
+	master   *source
+	read     *source // SQLite's query_only pool; else the master
+	replicas []*source
+	search   []*source
+
+	// What is in use: never empty, for the master ends both.
+	reads, searches []*source
+}
+
+// newTopology opens the pools of a configuration; nothing is dialled.
+func newTopology(cfg Config) (*topology, error) {
+	d, err := dialect.Of(cfg.DriverName)
+	if err != nil {
+		return nil, err
+	}
+	t := &topology{cfg: &cfg, dialect: d}
+	var errs []error
+	open := func(r role, dsn string) *source {
+		s, err := newSource(t.cfg, d, r, dsn)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		return s
+	}
+	dsn := cfg.DataSource
+	if d == dialect.SQLite {
+		dsn = sqliteSource(cfg.DriverName, dsn)
+	}
+	t.master = open(roleMaster, dsn)
+	t.read = t.master
+	if d == dialect.SQLite && !inMemory(dsn) {
+		t.read = open(roleRead, dsn)
+	}
+	for _, dsn := range cfg.DataSourceReplicas {
+		t.replicas = append(t.replicas, open(roleReplica, dsn))
+	}
+	for _, dsn := range cfg.DataSourceSearchReplicas {
+		t.search = append(t.search, open(roleSearch, dsn))
+	}
+	if err := errors.Join(errs...); err != nil {
+		for _, s := range t.sources() {
+			if s != nil {
+				_ = s.close()
+			}
+		}
+		return nil, fmt.Errorf("%w: correct the data source", err)
+	}
+	return t.choices(), nil
+}
+
+// sources lists all, the master first.
+func (t *topology) sources() []*source {
+	list := []*source{t.master}
+	if t.read != t.master {
+		list = append(list, t.read)
+	}
+	return slices.Concat(list, t.replicas, t.search)
+}
+
+// choices returns a copy of t that knows which sources are in use now.
+func (t *topology) choices() *topology {
+	c := *t
+	c.reads, c.searches = healthy(t.replicas), healthy(t.search)
+	if len(c.reads) == 0 {
+		c.reads = []*source{t.read}
+	}
+	if len(c.searches) == 0 {
+		c.searches = c.reads
+	}
+	return &c
+}
+
+func healthy(list []*source) []*source {
+	var in []*source
+	for _, s := range list {
+		s.mu.Lock()
+		if s.healthy {
+			in = append(in, s)
+		}
+		s.mu.Unlock()
+	}
+	return in
+}
+
+// other returns a source for a read that has been tried on all of tried, or nil: a healthy one of the tiers in their order, at last the master.
+func (t *topology) other(search bool, tried []*source) *source {
+	lists := [][]*source{t.reads, {t.read}}
+	if search {
+		lists = [][]*source{t.searches, t.reads, {t.read}}
+	}
+	for _, list := range lists {
+		for _, s := range list {
+			if slices.Contains(tried, s) {
+				continue
+			}
+			s.mu.Lock()
+			ok := s.healthy || s == t.read
+			s.mu.Unlock()
+			if ok {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+type masterKey struct{}
+
+// UseMaster returns a context whose reads go to the master: for what was just written, and for checks that decide about a write.
+func UseMaster(ctx context.Context) context.Context {
+	return context.WithValue(ctx, masterKey{}, true)
+}

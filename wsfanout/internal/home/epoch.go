@@ -171,6 +171,7 @@ func (p *part) learn(t wire.Open) {
 // pair, and its orphans (R8).
 func (p *part) giveBack() {
 	n := p.n
+	p.returned = nil // of an older term: no answer to it counts any more
 	if p.active.Term.IsZero() || p.active.Term.Node == n.cfg.ID {
 		return
 	}

@@ -52,6 +52,7 @@ const (
 const (
 	liveQuantum = 256 << 10
 	bulkQuantum = 64 << 10
+	readSize    = 2 * chunkSize
 	joinBelow   = 32 << 10 // less than this is joined into one write
 )
 
@@ -258,7 +259,7 @@ var (
 
 // read takes frames until the connection ends. Nothing here waits for a handler.
 func (c *conn) read() error {
-	buf := make([]byte, 2*chunkSize)
+	buf := make([]byte, readSize)
 	have := 0
 	for {
 		n, err := c.nc.Read(buf[have:])

@@ -13,16 +13,42 @@ type inLane struct {
 	consumed atomic.Uint64 // bytes of the lane that were handled
 	granted  atomic.Uint64 // limit that the peer was told
 
-	mu   sync.Mutex
-	buf  []byte
-	idle bool
-	wake chan struct{}
+	mu     sync.Mutex
+	blocks []*block
+	idle   bool
+	wake   chan struct{}
+}
+
+// block holds whole frames that wait for their handler.
+type block struct{ buf []byte }
+
+const blockSize = readSize // so that what one read brought always fits
+
+var blocks = sync.Pool{New: func() any { return &block{buf: make([]byte, 0, blockSize)} }}
+
+func (b *block) free() {
+	if cap(b.buf) == blockSize {
+		b.buf = b.buf[:0]
+		blocks.Put(b)
+	}
 }
 
 // add appends frames.
 func (in *inLane) add(frames []byte) {
 	in.mu.Lock()
-	in.buf = append(in.buf, frames...)
+	var tail *block
+	if n := len(in.blocks); n > 0 {
+		tail = in.blocks[n-1]
+	}
+	if tail == nil || len(tail.buf)+len(frames) > cap(tail.buf) {
+		if len(frames) <= blockSize {
+			tail = blocks.Get().(*block)
+		} else {
+			tail = new(block)
+		}
+		in.blocks = append(in.blocks, tail)
+	}
+	tail.buf = append(tail.buf, frames...)
 	wake := in.idle
 	in.idle = false
 	in.mu.Unlock()
@@ -31,13 +57,13 @@ func (in *inLane) add(frames []byte) {
 	}
 }
 
-// swap waits for frames and exchanges them for an empty buffer; nil when end is closed.
-func (in *inLane) swap(empty []byte, end <-chan struct{}) []byte {
+// swap waits for frames and exchanges them for an empty list; nil when end is closed.
+func (in *inLane) swap(empty []*block, end <-chan struct{}) []*block {
 	for {
 		in.mu.Lock()
-		if len(in.buf) > 0 {
-			full := in.buf
-			in.buf = empty[:0]
+		if len(in.blocks) > 0 {
+			full := in.blocks
+			in.blocks = empty[:0]
 			in.mu.Unlock()
 			return full
 		}
@@ -51,52 +77,56 @@ func (in *inLane) swap(empty []byte, end <-chan struct{}) []byte {
 	}
 }
 
-// keepBuffer is the largest buffer that an idle lane keeps.
-const keepBuffer = 1 << 20
-
 // take handles the frames of a lane until the peer ends.
 func (p *peer) take(lane Lane) {
 	in := &p.in[lane]
-	var spare []byte
+	var list []*block
 	var asm assembly
 	for {
-		batch := in.swap(spare, p.end)
-		if batch == nil {
+		if list = in.swap(list, p.end); list == nil {
 			return
 		}
-		pending := uint64(0) // consumed, not yet told
-		for b := batch; len(b) > 0; {
-			if p.over.Load() {
-				return
-			}
-			h, payload, size, err := parseFrame(b)
-			if err == nil {
-				payload, err = asm.add(h.typ, payload)
-			}
-			if err != nil { // the reader has checked the frame: the peer does not keep to the protocol
-				p.m.log.Error("link: malformed payload, link ends", "peer", p.id, "lane", lane, "error", err)
+		for i, b := range list {
+			list[i] = nil
+			if err := p.takeBlock(lane, b.buf, &asm); err != nil { // the reader has checked the frames: the peer does not keep to the protocol
+				p.m.log.Error("link: malformed payload, peer given up", "peer", p.id, "lane", lane, "error", err)
 				p.giveUp()
 				return
 			}
-			if payload != nil {
-				p.m.cfg.OnFrame(p.id, lane, payload)
-				asm.done()
+			if p.over.Load() {
+				return
 			}
-			b = b[size:]
-			if pending += uint64(size); pending >= consumeStep {
-				p.consume(lane, pending)
-				pending = 0
-			}
-		}
-		p.consume(lane, pending)
-		if spare = batch; cap(spare) > keepBuffer {
-			in.mu.Lock()
-			if len(in.buf) == 0 {
-				spare = nil
-			}
-			in.mu.Unlock()
+			b.free()
 		}
 	}
+}
+
+func (p *peer) takeBlock(lane Lane, b []byte, asm *assembly) error {
+	pending := 0 // consumed, not yet told
+	for len(b) > 0 && !p.over.Load() {
+		h, payload, size, err := parseFrame(b)
+		if err != nil {
+			return err
+		}
+		if h.typ != typeData || asm.want != 0 {
+			if payload, err = asm.add(h.typ, payload); err != nil {
+				return err
+			}
+		}
+		if payload != nil {
+			p.m.cfg.OnFrame(p.id, lane, payload[:len(payload):len(payload)])
+			if h.typ != typeData {
+				asm.done()
+			}
+		}
+		b = b[size:]
+		if pending += size; pending >= consumeStep {
+			p.consume(lane, uint64(pending))
+			pending = 0
+		}
+	}
+	p.consume(lane, uint64(pending))
+	return nil
 }
 
 const consumeStep = 16 << 10

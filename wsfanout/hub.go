@@ -22,7 +22,6 @@ import (
 // application runs under any of them.
 type Hub struct {
 	cfg   Config
-	id    string
 	log   *slog.Logger
 	life  lifecycle.Life
 	start time.Time
@@ -32,7 +31,9 @@ type Hub struct {
 
 	// mu guards the protocol: each input is one critical section, what it asks for is taken before the next.
 	mu        sync.Mutex
-	node      *home.Node
+	id        string     // of this process: known when the transport has had its look around
+	node      *home.Node // nil until then
+	ready     chan struct{}
 	waiting   map[home.Handle]chan ack
 	outbox    []step // asked for, not yet done
 	last      time.Duration
@@ -41,6 +42,7 @@ type Hub struct {
 	peers     map[string]*peer
 	ctx       context.Context // of Run; nil before
 	settled   bool            // the first view has been complete
+	lastAlive []string        // of the transport
 	ended     bool            // nothing more is taken
 
 	// exec guards what the outbox is carried out on.
@@ -54,11 +56,12 @@ type Hub struct {
 	nextID   home.ClientID
 	filling  int // gaps that wait for OnGap
 
-	handlers sync.WaitGroup // ServeHTTP calls with a socket
-	open     atomic.Int64   // sockets, those in the handshake included
-	accept   atomic.Bool    // Run has begun and no Shutdown; changed with mu held
-	fills    chan struct{}  // slots of OnGap
-	takeover sync.Map       // "user\x00client" → *Conn
+	handlers  sync.WaitGroup // ServeHTTP calls with a socket
+	open      atomic.Int64   // sockets, those in the handshake included
+	accept    atomic.Bool    // Run has begun and no Shutdown; changed with mu held
+	fills     chan struct{}  // slots of OnGap
+	uncertain time.Duration  // 0: the protocol's 30 s; tests wait for less
+	takeover  sync.Map       // "user\x00client" → *Conn
 }
 
 // step is one thing to carry out on conns and rooms: an event of the protocol, or a function.
@@ -81,22 +84,8 @@ func New(cfg Config) (*Hub, error) {
 		cfg: cfg, log: cfg.Logger, start: time.Now(),
 		waiting: map[home.Handle]chan ack{}, peers: map[string]*peer{},
 		conns: map[*Conn]struct{}{}, attached: map[home.ClientID]*sub{}, users: map[string]map[*Conn]struct{}{}, rooms: map[string]*room{},
-		fills: make(chan struct{}, fillsAtOnce),
+		fills: make(chan struct{}, fillsAtOnce), ready: make(chan struct{}),
 	}
-	solo := time.Duration(0)
-	if cfg.Transport == nil {
-		h.id, solo = "solo-"+crand.Text()[:12], time.Nanosecond // there is nobody to wait for
-	} else {
-		h.id = cfg.Transport.ID()
-	}
-	if h.cfg.Node == "" {
-		h.cfg.Node = h.id
-	}
-	node, err := home.New(home.Config{ID: h.id, MinCopies: cfg.MinCopies, MinMembers: cfg.MinMembers, SoloDelay: solo})
-	if err != nil {
-		return nil, fmt.Errorf("wsfanout: %w", err)
-	}
-	h.node = node
 	h.pool = sock.NewPool(sock.Config{
 		MaxPending: maxPending, ReadLimit: cfg.MaxFrame, PingInterval: cfg.PingInterval,
 		Ping: sock.Text(frame.Marshal(frame.Server{Type: frame.Ping})),
@@ -213,27 +202,29 @@ func (h *Hub) Run(ctx context.Context) error {
 	var pool sync.WaitGroup
 	pool.Go(func() { h.pool.Run(poolCtx) })
 
-	var stopHandle, stopNotify func()
 	changed := make(chan struct{}, 1)
-	if t := h.cfg.Transport; t != nil {
-		stopHandle = t.Handle(transportTopic, h.receive)
-		stopNotify = t.Notify(changed)
+	stopNotify, stopHandle := func() {}, func() {}
+	if h.cfg.Transport != nil {
+		stopNotify = h.cfg.Transport.Notify(changed)
 	}
-	h.wg.Go(func() { h.watch(ctx, changed) })
-	h.setAccept(true)
-
-	graceful := false
-	select {
-	case <-ctx.Done():
-	case <-h.life.Stopping():
-		graceful = h.drain(ctx)
+	begun, err := h.begin(ctx, changed)
+	if begun {
+		if t := h.cfg.Transport; t != nil {
+			stopHandle = t.Handle(transportTopic, h.receive)
+		}
+		h.wg.Go(func() { h.watch(ctx, changed) })
+		h.setAccept(true)
+		graceful := false
+		select {
+		case <-ctx.Done():
+		case <-h.life.Stopping():
+			graceful = h.drain(ctx)
+		}
+		h.setAccept(false)
+		h.goodbye(graceful)
 	}
-	h.setAccept(false)
-	h.goodbye(graceful)
-	if stopHandle != nil {
-		stopHandle()
-		stopNotify()
-	}
+	stopHandle()
+	stopNotify()
 	h.mu.Lock()
 	h.ended = true
 	cancel()
@@ -242,7 +233,42 @@ func (h *Hub) Run(ctx context.Context) error {
 	pool.Wait()
 	h.handlers.Wait()
 	h.wg.Wait()
-	return nil
+	return err
+}
+
+// begin waits until the transport knows who this process is, and makes the node.
+func (h *Hub) begin(ctx context.Context, changed <-chan struct{}) (bool, error) {
+	protocol := home.Config{MinCopies: h.cfg.MinCopies, MinMembers: h.cfg.MinMembers, Uncertain: h.uncertain}
+	if t := h.cfg.Transport; t == nil {
+		protocol.ID = "solo-" + crand.Text()[:12]
+		protocol.SoloDelay, protocol.Retry = time.Nanosecond, tickInterval/2 // there is nobody to wait for
+	} else {
+		poll := time.NewTicker(tickInterval)
+		defer poll.Stop()
+		for t.Alive() == nil {
+			select {
+			case <-ctx.Done():
+				return false, nil
+			case <-h.life.Stopping():
+				return false, nil
+			case <-changed:
+			case <-poll.C:
+			}
+		}
+		protocol.ID = t.ID()
+	}
+	node, err := home.New(protocol)
+	if err != nil {
+		return false, fmt.Errorf("wsfanout: %w", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.id, h.node = protocol.ID, node
+	if h.cfg.Node == "" {
+		h.cfg.Node = h.id
+	}
+	close(h.ready)
+	return true, nil
 }
 
 func (h *Hub) setAccept(on bool) {
@@ -383,6 +409,9 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 func (h *Hub) Home(topic string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.node == nil {
+		return ""
+	}
 	id, _ := h.node.HomeOf(topic)
 	return id
 }
@@ -425,6 +454,9 @@ func (h *Hub) Stats() Stats {
 	h.with(func() { s.Topics, s.Users = len(h.rooms), len(h.users) })
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.node == nil {
+		return s
+	}
 	n := h.node.Stats()
 	s.Settled, s.Homes, s.Solo, s.Orphans = h.node.Settled(), n.Homed, n.Solo, n.Leaderless
 	s.Publishing, s.RingBytes, s.Terms, s.Epochs, s.Repairs = n.Publishing, n.RingBytes, n.Terms, n.Epochs, n.Repairs
@@ -441,6 +473,8 @@ func (h *Hub) Check(ctx context.Context) error {
 	switch {
 	case h.ctx == nil:
 		return &checkError{text: "hub does not run", remedy: "call Run"}
+	case h.node == nil:
+		return &checkError{text: "membership has not settled", remedy: "run the transport's node; see its status"}
 	case h.pausedAt != 0 && h.now()-h.pausedAt < 2*time.Second:
 		return &checkError{text: "process was paused a moment ago", remedy: "wait; if it happens again, look for swapping or a throttled CPU"}
 	}

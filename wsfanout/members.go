@@ -256,6 +256,10 @@ func (h *Hub) viewLocked() home.View {
 		return home.View{Settled: true, Alive: []string{h.id}, Fate: func(string) home.Fate { return home.Alive }}
 	}
 	alive := t.Alive()
+	if alive == nil { // it has stopped before this hub: that says nothing about the others
+		alive = h.lastAlive
+	}
+	h.lastAlive = alive
 	v := home.View{Settled: alive != nil, Alive: []string{h.id}, Fate: h.fateLocked}
 	for _, id := range alive {
 		if id == h.id {

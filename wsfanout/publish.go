@@ -75,6 +75,13 @@ func (h *Hub) Publish(ctx context.Context, topic string, data []byte, opts *Publ
 		return Position{}, fmt.Errorf("%w: %d bytes of ExceptUsers and ExceptConns", ErrTooLarge, len(raw)-len(data))
 	}
 
+	select {
+	case <-h.ready:
+	case <-h.life.Done():
+		return Position{}, ErrClosed
+	case <-ctx.Done():
+		return Position{}, fmt.Errorf("wsfanout: publish: hub does not run: %w", context.Cause(ctx))
+	}
 	done := make(chan ack, 1)
 	var handle home.Handle
 	var err error

@@ -1,0 +1,2 @@
+// Package jobs: recurring and one-off jobs.
+package jobs

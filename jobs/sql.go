@@ -1,0 +1,183 @@
+package jobs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/nines-go/nines/internal/dialect"
+)
+
+// The column state is the claim's; outcome is the word for people.
+const (
+	stScheduled = 0 // waits for its time, or for the slot before it
+	stAvailable = 1
+	stRunning   = 2
+	stDone      = 3
+)
+
+const (
+	outPending   = "pending"
+	outRunning   = "running"
+	outRetryable = "retryable"
+	outSucceeded = "succeeded"
+	outWarning   = "warning"
+	outFailed    = "failed"
+	outSkipped   = "skipped"
+	outCancelled = "cancelled"
+	outDiscarded = "discarded"
+)
+
+// nowUS is the database's clock in microseconds since 1970. PostgreSQL's now() stands still in a transaction, and MySQL's NOW() follows
+// the session's zone. SQLite's steps are milliseconds.
+func nowUS(d dialect.Dialect) string {
+	switch d {
+	case dialect.Postgres:
+		return `(extract(epoch from clock_timestamp())*1000000)::bigint`
+	case dialect.MySQL:
+		return `TIMESTAMPDIFF(MICROSECOND,'1970-01-01',UTC_TIMESTAMP(6))`
+	default:
+		return `CAST(unixepoch('now','subsec')*1000 AS INTEGER)*1000`
+	}
+}
+
+// q finishes a statement: NOW stands for the database's clock, LOCK for the end of a locking subquery, ? for an argument.
+func (r *Runner) q(query string) string {
+	lock := "FOR UPDATE SKIP LOCKED"
+	if r.d == dialect.SQLite {
+		lock = ""
+	}
+	return r.d.Rebind(strings.NewReplacer("{now}", nowUS(r.d), "{lock}", lock).Replace(query))
+}
+
+func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
+
+func numbers[N int | int64](ns []N) string {
+	var b strings.Builder
+	for i, n := range ns {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatInt(int64(n), 10))
+	}
+	return b.String()
+}
+
+// execer is what a statement may run on: the database or a transaction.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// exec runs a statement and returns how many rows it changed. Each statement here changes what it compares, so that the number is exact
+// with every driver setting.
+func (r *Runner) exec(ctx context.Context, on execer, query string, args ...any) (int64, error) {
+	res, err := on.ExecContext(ctx, r.q(query), args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// each runs a query and scan for each row.
+func (r *Runner) each(ctx context.Context, on execer, query string, args []any, scan func(rows *sql.Rows) error) error {
+	rows, err := on.QueryContext(ctx, r.q(query), args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// one scans the first row into dest; sql.ErrNoRows when there is none.
+func (r *Runner) one(ctx context.Context, on execer, query string, args []any, dest ...any) error {
+	found := false
+	err := r.each(ctx, on, query, args, func(rows *sql.Rows) error {
+		if found {
+			return nil
+		}
+		found = true
+		return rows.Scan(dest...)
+	})
+	if err == nil && !found {
+		return sql.ErrNoRows
+	}
+	return err
+}
+
+// ids runs a query of one number a row.
+func (r *Runner) ids(ctx context.Context, on execer, query string, args ...any) ([]int64, error) {
+	var out []int64
+	err := r.each(ctx, on, query, args, func(rows *sql.Rows) error {
+		var id int64
+		err := rows.Scan(&id)
+		out = append(out, id)
+		return err
+	})
+	return out, err
+}
+
+// take changes up to limit rows that match where, none of which another process has locked, and returns their ids. On PostgreSQL the rows
+// are locked before they are changed, so that two of these never wait for each other.
+func (r *Runner) take(ctx context.Context, set, where, order string, limit int, args ...any) ([]int64, error) {
+	pick := fmt.Sprintf(`SELECT id FROM nines_jobs j WHERE %s ORDER BY %s LIMIT %d`, where, order, limit)
+	switch r.d {
+	case dialect.Postgres:
+		return r.ids(ctx, r.cfg.DB, `WITH c AS MATERIALIZED (`+pick+` FOR UPDATE OF j SKIP LOCKED) UPDATE nines_jobs u SET `+set+` FROM c WHERE u.id=c.id RETURNING u.id`, args...)
+	case dialect.SQLite:
+		return r.ids(ctx, r.cfg.DB, `UPDATE nines_jobs AS u SET `+set+` WHERE id IN (`+pick+`) RETURNING id`, args...)
+	}
+	var out []int64
+	err := r.inTx(ctx, func(tx *sql.Tx) error {
+		var err error
+		if out, err = r.ids(ctx, tx, pick+` FOR UPDATE SKIP LOCKED`, args...); err != nil || len(out) == 0 {
+			return err
+		}
+		_, err = r.exec(ctx, tx, `UPDATE nines_jobs u SET `+set+` WHERE id IN (`+numbers(out)+`)`)
+		return err
+	})
+	return out, err
+}
+
+// inTx runs fn in a transaction. On SQLite it begins with a write of nothing: a transaction that reads first and writes later would be
+// refused when another process wrote in between, whatever its patience.
+func (r *Runner) inTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
+	opts := &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+	if r.d == dialect.SQLite {
+		opts = nil
+	}
+	tx, err := r.cfg.DB.BeginTx(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if r.d == dialect.SQLite {
+		if _, err := tx.ExecContext(ctx, `UPDATE nines_job_nodes SET beat=beat WHERE 0`); err != nil {
+			return err
+		}
+	}
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// checkTx refuses what is no transaction: a statement there would commit by itself.
+func checkTx(tx Tx) error {
+	if isNil(tx) {
+		return errors.New("jobs: the transaction is nil")
+	}
+	if reflect.ValueOf(tx).MethodByName("BeginTx").IsValid() {
+		return fmt.Errorf("jobs: %T is not a transaction: begin one and give that", tx)
+	}
+	return nil
+}

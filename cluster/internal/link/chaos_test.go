@@ -80,11 +80,10 @@ func chaos(seed uint64, meanBytes int) func(net.Conn) net.Conn {
 func TestNothingIsLostOrDoubledThroughManyReconnects(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	runChaos(t, seed, 3*time.Second)
+	runChaos(t, newWire(t), seed, 3*time.Second)
 }
 
-func runChaos(t *testing.T, seed uint64, length time.Duration) {
-	w := newWire(t)
+func runChaos(t *testing.T, w *wire, seed uint64, length time.Duration) {
 	w.wrap = chaos(seed, 200<<10)
 	got := newCounter()
 	cfg := link.Config{OnFrame: got.onFrame, Window: 256 << 10, Retain: 1 << 20}

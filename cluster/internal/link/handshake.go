@@ -49,9 +49,9 @@ func pauseAfter(tries int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
-// dial makes a connection; it returns when it is established or has failed.
-func (p *peer) dial() error {
-	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+// dial makes a connection within the timeout; it returns when it is established or has failed.
+func (p *peer) dial(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	a := &attempt{dialled: true, stop: cancel, done: make(chan struct{})}
 	p.mu.Lock()
@@ -69,9 +69,7 @@ func (p *peer) dial() error {
 	if p.owner == a {
 		p.owner = nil
 	}
-	if err != nil && p.conn == nil && p.up {
-		p.brokeLocked() // the previous connection was ended for this one
-	}
+	p.lostLocked(err)
 	p.mu.Unlock()
 	close(a.done)
 	if err != nil {
@@ -153,7 +151,7 @@ func (m *Mesh) Accept(nc net.Conn) error {
 }
 
 func (m *Mesh) accept(nc net.Conn) (*conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), patientTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	defer stop()
@@ -190,9 +188,7 @@ func (m *Mesh) accept(nc net.Conn) (*conn, error) {
 	if p.owner == a {
 		p.owner = nil
 	}
-	if err != nil && p.conn == nil && p.up {
-		p.brokeLocked()
-	}
+	p.lostLocked(err)
 	p.mu.Unlock()
 	p.nudge()
 	close(a.done)
@@ -200,6 +196,17 @@ func (m *Mesh) accept(nc net.Conn) (*conn, error) {
 		c.close() // the time was up as it was established: let it be made again
 	}
 	return c, err
+}
+
+// lostLocked notes that a handshake has failed after the previous connection was ended for it.
+func (p *peer) lostLocked(err error) {
+	switch {
+	case err == nil || p.conn != nil || p.over.Load():
+	case p.up:
+		p.brokeLocked()
+	case p.last.number != 0:
+		p.broke = true
+	}
 }
 
 // begin makes an accepted stream the handshake of the peer, or says why not. The lower ID's dial wins.

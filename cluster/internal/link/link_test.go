@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/cluster/internal/link"
+	"github.com/nines-go/nines/cluster/internal/seal"
 )
 
 // wire is a set of processes on loopback sockets.
@@ -20,6 +21,7 @@ type wire struct {
 	t    *testing.T
 	wrap func(net.Conn) net.Conn // of dialled connections; nil is none
 	via  func(ctx context.Context, addr string) (net.Conn, error)
+	seal *seal.Streams // nil: bare streams
 	mu   sync.Mutex
 	addr map[string]string
 }
@@ -77,6 +79,9 @@ func (w *wire) dial(ctx context.Context, id string) (net.Conn, error) {
 	if err == nil && wrap != nil {
 		c = wrap(c)
 	}
+	if err == nil && w.seal != nil {
+		return w.seal.Client(ctx, c)
+	}
 	return c, err
 }
 
@@ -112,7 +117,14 @@ func (w *wire) start(id string, cfg link.Config) *proc {
 			if err != nil {
 				return
 			}
-			p.conns.Go(func() { m.Accept(c) })
+			p.conns.Go(func() {
+				if w.seal != nil {
+					if c, err = w.seal.Server(ctx, c); err != nil {
+						return
+					}
+				}
+				m.Accept(c)
+			})
 		}
 	})
 	w.t.Cleanup(p.stop)

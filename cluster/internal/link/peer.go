@@ -195,7 +195,8 @@ func (p *peer) noteAckLocked() {
 
 // How dialling is paced.
 const (
-	attemptTimeout = 2 * time.Second       // of one dial with its handshake
+	attemptTimeout = 2 * time.Second       // of one dial with its handshake: what hangs in a cut is tried anew
+	patientTimeout = 6 * time.Second       // of each third one, for a slow network or machine
 	probeSpacing   = 7 * time.Millisecond  // between the first dials after a connection ended
 	deathProbes    = 10                    // how many of those
 	deathRefusals  = 3                     // in a row prove the death
@@ -234,7 +235,11 @@ func (p *peer) manage() {
 		if tries == 0 && short > maxShort {
 			p.pause(pauseAfter(short - maxShort)) // connections are made and fail: do not spin
 		}
-		err := p.dial()
+		timeout := attemptTimeout
+		if tries%3 == 2 {
+			timeout = patientTimeout
+		}
+		err := p.dial(timeout)
 		if err == nil {
 			continue
 		}

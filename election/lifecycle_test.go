@@ -172,7 +172,7 @@ func TestSQLiteLeaderBehindWriters(t *testing.T) {
 	_, dsn := sqliteOf(t)
 	db := openSQLite(t, dsn)
 	c := electiontest.New()
-	a := start(t, c, "a", db, fast)
+	a := start(t, c, "a", db, nil)
 	eventually(t, "a leads", a.IsLeader)
 	_, err := db.Exec(`CREATE TABLE w (n int)`)
 	require.NoError(t, err)
@@ -183,7 +183,7 @@ func TestSQLiteLeaderBehindWriters(t *testing.T) {
 }
 
 func writers(t *testing.T, a *node, db *sqlx.DB, term uint64, fence bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	var writes, fenced atomic.Int64

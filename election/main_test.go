@@ -1,6 +1,7 @@
 package election_test
 
 import (
+	"flag"
 	"os"
 	"testing"
 )
@@ -11,5 +12,7 @@ func TestMain(m *testing.M) {
 		child(spec)
 		return
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8") // they wait for leases, more than for the processor
 	os.Exit(m.Run())
 }

@@ -1,0 +1,98 @@
+// Package election chooses one leader among the nodes of a cluster, and gives its leadership a number, the term, that a database can check.
+//
+// # What it is and is not
+//
+// The eligible member with the lowest ID is the one to try. With a database (Config.DB) a row there, the lease, decides: who tries and
+// who leads are two things, and members that see different clusters still get one leader. Without a database leadership is advisory.
+// It is no consensus protocol and keeps no data: whatever must be true for ever belongs into the database, in a transaction that is
+// fenced by the term.
+//
+// A member is eligible when it is alive, not suspect, not draining, its tag election.candidate is not "no" (Config.NonCandidate sets it,
+// for the whole node), and its tag nines.paused is not set.
+//
+// # Use
+//
+// New, then Run beside the rest of the program. Work that only one node may do goes into Lead, which calls a function while this node
+// leads and ends its context with the leadership; work whose every effect is a transaction on the same database goes into LeadFenced
+// and ends its transactions with Commit: it goes on elsewhere within milliseconds of a crash. See the example. Watch and State tell
+// who leads; HandleLeader and Forward send a request to whoever does. Mutex is the same lease for a critical section, without a cluster.
+//
+// # Guarantees
+//
+// With a database:
+//
+//   - Commits that are fenced by one term all come before the commits that are fenced by a later one, in the history of the database that
+//     survives. This depends on no clock, no network and no opinion about the cluster.
+//   - At most one node acts unfenced, that is inside Lead, between IsLeader and its next check, or in a handler of HandleLeader,
+//     provided that the rates of the nodes' clocks agree within 16 % and that one master takes writes. A node that stops acting only
+//     when its context tells it has half a second (a sixth of the TTL) before another can begin.
+//   - Terms rise with each leadership. Across a fail-over of the database that lost the newest one too, when the clocks of the two
+//     masters agree within the TTL.
+//   - Before the cluster's view is settled nobody is said to lead, least of all this node.
+//
+// How they come about, by rules that the comments cite:
+//
+//	Trust  A holder trusts its lease from before the statement that wrote it was sent until TTL minus margin. Time is the larger of the
+//	       monotonic and the wall clock: the former stands still while a machine sleeps.
+//	T1     Who has seen the lease unchanged for a TTL, on one run of one server and by its own monotonic clock counted from the first
+//	       answer, may take it by compare and set. The clock of the database is not asked.
+//	T2     A lease that its holder gave back, on the server that is asked, may be taken at once.
+//	T3     Who has proof that the holder's process or its database session is gone revokes the lease and takes it at once. Such a term can
+//	       fence at once; unfenced work starts when the trust of whoever was before must have ended (the term is quiet).
+//	Lapsed A holder whose trust ended is not renewed: it needs a new term. Otherwise one that was paused, followed by another and then
+//	       saw the database fail over to a copy with its old row would lead beside the other.
+//	Number A new term is at least the last plus one, and at least the database's clock in milliseconds.
+//	Fence  Inside the transaction: the term's row is locked against the next acquire, and read. The row of renewals is another one, so
+//	       that open transactions do not keep the leader from renewing. On SQLite, which has one writer, the fence is a renewal.
+//
+// # Not guaranteed
+//
+//   - Effects outside the database that do not check the term: a request that was already sent can arrive late. Pass the term along.
+//   - Code in Lead that goes on after its context has ended.
+//   - Statements in autocommit after Fence; a fence inside a savepoint that is rolled back (Commit fences again, and finds out);
+//     prepared transactions of two-phase commit.
+//   - Two masters that both take writes; a machine that is suspended, or set back to a snapshot, such that both its clocks stand still.
+//   - SQLite over a network file system, and a leader on SQLite while a process is stopped in the middle of a write.
+//
+// Without a database, leadership follows each member's view, announced by a tag. Both sides of a partition have a leader, or with Quorum
+// only the larger side, once it has noticed; while a claim is on its way, or while a stopped process has not noticed that it was
+// replaced, two nodes can believe to lead. Use it to spare double work, not to prevent it. Terms rise within what one member has seen.
+//
+// # Failures
+//
+//   - The leader's process dies: fenced work starts elsewhere at once on PostgreSQL (its session lock is freed) and when the cluster has
+//     proof of the death; without either, after a TTL. Unfenced work starts after a TTL in all cases.
+//   - The leader is stopped or cut off from the database: its contexts end a margin before the TTL, another leads after a TTL. One that was
+//     stopped between Fence and COMMIT holds that up for 3 s at most on PostgreSQL, and its COMMIT fails.
+//   - The leader is cut off from the cluster alone: it goes on leading. The lease decides.
+//   - The database is away: the leader lapses after a TTL, nobody leads, Check says why. All go on trying.
+//   - The database fails over or restarts: when the leader can renew in time its term goes on, else there is a new one after a TTL.
+//   - Shutdown, Resign, TransferTo, draining: callbacks end, the lease is given back, the successor is told and leads at once. When
+//     callbacks of Lead do not return within a third of the TTL, the successor fences at once and does the rest a TTL later.
+//   - A lower ID that comes to an existing leader takes over by handover after Config.StableFor, if it is willing; one that was there when
+//     the leader began changes nothing. IDs that sort by age never cause this.
+//   - A clock that is set changes nothing but this: a holder whose wall clock jumps ahead by a TTL takes its lease for ended.
+//
+// # Lifecycle and concurrency
+//
+// New does no I/O. Run applies the schema (Migrations) when it has reached the database; cluster and database may come later. Its
+// context is the hard stop: pass one that SIGTERM does not cancel, and call Shutdown, before that of the cluster node. All methods are
+// safe for concurrent use; after Shutdown they return ErrClosed. User functions run on the caller's goroutine (Lead, LeadFenced) or the
+// cluster's (HandleLeader), never on the protocol's.
+//
+// On PostgreSQL an Elector keeps two connections of the pool: one for the lease, so that an exhausted pool does not cost the
+// leadership, and one for the session lock. They are replaced when they fail, and when the DB has a Generation that changed. On SQLite it
+// keeps none; open the database with one write connection and _txlock=immediate, for SQLite's own waiting is not fair.
+// The role needs UPDATE on nines_lease_terms. A transaction pooler costs the early takeover (T3), not safety.
+//
+// # Limits
+//
+// Tested with three to five electors, TTL from 150 ms (inside) to 3 s, on PostgreSQL 15 and SQLite. Each follower looks about four
+// times per TTL/3; renewals take one statement per TTL/3. Above about 1,000 fenced transactions a second on PostgreSQL, batch them: locks
+// that are shared by several transactions use up multixact IDs.
+//
+// # Not yet
+//
+// MySQL and MariaDB: the statements are there and have not been run against a server. EarlyLead Proven is refused by New. The holder
+// finds out that its session lock is lost by polling alone. The pause of a machine is noticed by its clocks, not by CLOCK_BOOTTIME.
+package election

@@ -125,6 +125,7 @@ func cutAddr(addr string) (host, port string, err error) {
 }
 
 func TestAClusterOutlivesItsDiscovery(t *testing.T) {
+	t.Parallel()
 	b := newBoard()
 	a := start(t, b, nil)
 	require.NoError(t, a.WaitReady(within(t)))

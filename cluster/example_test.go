@@ -12,7 +12,7 @@ import (
 func Example() {
 	node, err := cluster.New(cluster.Config{
 		ClusterName: "example",
-		Discovery:   cluster.StaticDiscovery(), // or cluster.SQLDiscovery(db): the others are found in the database
+		Discovery:   cluster.StaticDiscovery(),  // or cluster.SQLDiscovery(db): the others are found in the database
 		Keys:        [][]byte{cluster.NewKey()}, // or cluster.ParseKey(os.Getenv("CLUSTER_KEY")): the same on all nodes
 		BindAddr:    "127.0.0.1:0",
 		Logger:      quiet,

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -74,18 +75,26 @@ func TestPostsArriveInOrderOnceEach(t *testing.T) {
 }
 
 func TestAnySize(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	nodes := group(t, 2, nil)
 	nodes[1].Handle("echo", func(_ context.Context, _ string, p []byte) ([]byte, error) { return bytes.Clone(p), nil })
-	for _, size := range []int{0, 1, 1400, 64 << 10, 300 << 10, 5 << 20, cluster.DefaultMaxMessage} {
+	for _, size := range []int{0, 1, 1400, 64 << 10, 300 << 10, 5 << 20} {
 		p := bytes.Repeat([]byte("0123456789abcde"), size/15+1)[:size]
 		got, err := nodes[0].Request(ctx, nodes[1].ID(), "echo", p)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(p, got), size)
 	}
+	sum := make(chan [32]byte, 1)
+	nodes[1].Handle("largest", func(_ context.Context, _ string, p []byte) ([]byte, error) { sum <- sha256.Sum256(p); return nil, nil })
+	p := make([]byte, cluster.DefaultMaxMessage)
+	p[0], p[len(p)-1] = 1, 2
+	require.NoError(t, nodes[0].PostBulk(ctx, nodes[1].ID(), "largest", p))
+	require.Equal(t, sha256.Sum256(p), <-sum)
 }
 
 func TestSlowHandlerSlowsOnlyItsSenderAndOnlyAfterTheBuffer(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	nodes := group(t, 3, nil)
 	release := make(chan struct{})

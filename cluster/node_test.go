@@ -84,6 +84,7 @@ func TestRequestEndsWithTheProcess(t *testing.T) {
 }
 
 func TestErrorsOfHandlersTravel(t *testing.T) {
+	t.Parallel()
 	ctx := within(t)
 	nodes := group(t, 2, nil)
 	nodes[1].Handle("bad", func(context.Context, string, []byte) ([]byte, error) { return nil, errors.New("no way") })

@@ -15,7 +15,7 @@ import (
 type connector struct {
 	base    driver.Connector
 	setup   [][]string
-	blocks  bool // the driver does not give up a call when its context ends
+	blocks  bool           // the driver does not give up a call when its context ends
 	blocked sync.WaitGroup // nobody waits for it: a frozen server would be waited for
 	left    atomic.Int64   // connections that were left behind in a call
 }

@@ -1,9 +1,16 @@
 package dbrouter
 
-import "context"
+import (
+	"context"
+
+	"github.com/jmoiron/sqlx"
+)
 
 // Choose is the hot path alone.
 func (rd *Reader) Choose(ctx context.Context) { rd.choose(ctx) }
 
 // Redact is what the log shows of a data source.
 var Redact = redact
+
+// Direct is a pool without a router.
+func Direct(driver, dsn string) *sqlx.DB { return sqlx.MustOpen(driver, dsn) }

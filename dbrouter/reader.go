@@ -26,17 +26,14 @@ type Reader struct {
 // choose returns the source of the next read. It is the hot path: one atomic load, no allocation.
 func (rd *Reader) choose(ctx context.Context) (*topology, *source) {
 	t := rd.r.top.Load()
+	if ctx.Value(masterKey{}) != nil {
+		return t, t.master
+	}
 	list := t.reads
 	if rd.search {
 		list = t.searches
 	}
-	if ctx.Value(masterKey{}) != nil {
-		return t, t.master
-	}
-	if len(list) == 1 {
-		return t, list[0]
-	}
-	return t, list[rd.turn.Add(1)%uint32(len(list))]
+	return t, list[rd.turn.Add(1)&uint32(len(list)-1)]
 }
 
 // read is one call of a Reader: its attempts one after another.

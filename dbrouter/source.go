@@ -40,14 +40,14 @@ type source struct {
 	stop    context.CancelFunc // ends its prober
 	retired atomic.Bool        // another generation has taken over; a closed pool then means: call again
 
-	mu       sync.Mutex
-	state    state
-	life     context.Context // ends when the source is found hung: reads in flight are moved
-	endLife  context.CancelCauseFunc
-	healthy  bool
-	good     int // good probes since it was taken out of use
-	standby  bool // it was a standby when last seen so
-	plain    bool // it does not know the dialect's probe
+	mu      sync.Mutex
+	state   state
+	life    context.Context // ends when the source is found hung: reads in flight are moved
+	endLife context.CancelCauseFunc
+	healthy bool
+	good    int  // good probes since it was taken out of use
+	standby bool // it was a standby when last seen so
+	plain   bool // it does not know the dialect's probe
 }
 
 // state is what Stats tells of a source.

@@ -21,7 +21,8 @@ type topology struct {
 	replicas []*source
 	search   []*source
 
-	// What is in use: never empty, for the master ends both.
+	// What is in use, over and over until the length is a power of two, so that a turn is a mask and no division. Never empty: the master
+	// ends both.
 	reads, searches []*source
 }
 
@@ -78,7 +79,7 @@ func (t *topology) sources() []*source {
 // choices returns a copy of t that knows which sources are in use now.
 func (t *topology) choices() *topology {
 	c := *t
-	c.reads, c.searches = healthy(t.replicas), healthy(t.search)
+	c.reads, c.searches = ring(healthy(t.replicas)), ring(healthy(t.search))
 	if len(c.reads) == 0 {
 		c.reads = []*source{t.read}
 	}
@@ -86,6 +87,22 @@ func (t *topology) choices() *topology {
 		c.searches = c.reads
 	}
 	return &c
+}
+
+// ring repeats list; no entry has more than a twentieth more turns than another.
+func ring(list []*source) []*source {
+	if len(list) < 2 {
+		return list
+	}
+	size := 64
+	for size < 20*len(list) {
+		size *= 2
+	}
+	r := make([]*source, size)
+	for i := range r {
+		r[i] = list[i%len(list)]
+	}
+	return r
 }
 
 func healthy(list []*source) []*source {

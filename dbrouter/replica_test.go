@@ -1,0 +1,355 @@
+package dbrouter_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/stretchr/testify/require"
+
+	"github.com/nines-go/nines/dbrouter"
+	"github.com/nines-go/nines/internal/lab"
+)
+
+// readers run reads until stop; they return how many were answered and the first failure.
+func readers(ctx context.Context, n int, rd *dbrouter.Reader) (stop func() (answered int64, err error), count *atomic.Int64) {
+	count = new(atomic.Int64)
+	var failure atomic.Pointer[error]
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				var err error
+				if i%2 == 0 {
+					err = rd.GetContext(ctx, new(int), "SELECT v FROM a LIMIT $1", 1)
+				} else {
+					var vs []int
+					err = rd.SelectContext(ctx, &vs, "SELECT v FROM a LIMIT 1")
+					if err == nil && len(vs) != 1 {
+						err = fmt.Errorf("%d rows", len(vs))
+					}
+				}
+				if err != nil {
+					failure.CompareAndSwap(nil, &err)
+				} else {
+					count.Add(1)
+				}
+			}
+		})
+	}
+	return func() (int64, error) {
+		close(done)
+		wg.Wait()
+		if err := failure.Load(); err != nil {
+			return count.Load(), *err
+		}
+		return count.Load(), nil
+	}, count
+}
+
+func more(t *testing.T, count *atomic.Int64) {
+	t.Helper()
+	was := count.Load()
+	eventually(t, "reads go on", func() bool { return count.Load() > was+100 })
+}
+
+// No read fails while a replica freezes, dies, comes back, and while all of them are gone.
+func TestNoReadFails(t *testing.T) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		t.Run(driver, func(t *testing.T) {
+			c, r := cluster(t, driver, nil)
+			stop, count := readers(t.Context(), 6, r.Replica())
+			more(t, count)
+
+			began := time.Now()
+			c.Pause(1)
+			eventually(t, "the frozen replica is out", func() bool { return !source(r, 1).Healthy })
+			t.Logf("a frozen replica was out of use after %v", time.Since(began).Round(time.Millisecond))
+			more(t, count)
+			c.Resume(1)
+			eventually(t, "the replica is back", func() bool { return source(r, 1).Healthy })
+
+			began = time.Now()
+			c.Kill(2)
+			eventually(t, "the dead replica is out", func() bool { return !source(r, 2).Healthy })
+			t.Logf("a dead replica was out of use after %v", time.Since(began).Round(time.Millisecond))
+			more(t, count)
+			c.Kill(1)
+			eventually(t, "no replica is left", func() bool { return !source(r, 1).Healthy })
+			require.Equal(t, c.Addr(0), "127.0.0.1:"+must(port(t.Context(), r.Replica())), "the master serves")
+			more(t, count)
+			c.Start(1)
+			c.Start(2)
+			eventually(t, "replicas are back", func() bool { return source(r, 1).Healthy && source(r, 2).Healthy })
+			eventually(t, "replicas serve", func() bool { return c.Addr(0) != "127.0.0.1:"+must(port(t.Context(), r.Replica())) })
+			more(t, count)
+
+			n, err := stop()
+			require.NoError(t, err)
+			t.Logf("%d reads, 0 failed, %d attempts moved", n, r.Stats().ReadsMoved)
+		})
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// A caller's own deadline condemns no replica.
+func TestDeadlineCondemnsNobody(t *testing.T) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		_, dsn := lab.Database(t)
+		// Only what is suspected is probed: who is condemned stays so.
+		r := open(t, dbrouter.Config{DriverName: driver, DataSource: dsn, DataSourceReplicas: []string{dsn}, MonitorInterval: 100 * time.Hour})
+		require.NoError(t, r.Replica().GetContext(t.Context(), new(int), "SELECT 1"))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.Error(t, r.Replica().GetContext(ctx, new(string), "SELECT pg_sleep(30)::text"))
+		require.ErrorIs(t, ctx.Err(), context.DeadlineExceeded)
+		require.True(t, source(r, 1).Healthy)
+		require.Zero(t, r.Stats().ReadsMoved)
+	}
+}
+
+// A caller whose deadline ends gets its answer then, also from a frozen master.
+func TestDeadlineOnFrozenServers(t *testing.T) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		t.Run(driver, func(t *testing.T) {
+			c, r := cluster(t, driver, nil)
+			c.Pause(0)
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			_, err := r.Master().ExecContext(ctx, "INSERT INTO a VALUES (2)")
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Less(t, time.Since(began), 20*time.Second)
+			eventually(t, "the master is reported", func() bool { return !source(r, 0).Healthy })
+			require.Error(t, r.Check(t.Context()))
+			require.NoError(t, r.Replica().GetContext(t.Context(), new(int), "SELECT v FROM a LIMIT 1"))
+			c.Resume(0)
+			eventually(t, "the master is back", func() bool { return source(r, 0).Healthy })
+			_, err = r.Master().ExecContext(t.Context(), "INSERT INTO a VALUES (3)")
+			require.NoError(t, err)
+			require.NoError(t, r.Check(t.Context()))
+		})
+	}
+}
+
+// Rows and transactions on a replica that freezes end when it is found out, not when the caller's patience ends.
+func TestRowsOfFrozenReplicaEnd(t *testing.T) {
+	c, r := cluster(t, "postgres", func(cfg *dbrouter.Config) { cfg.DataSourceReplicas = cfg.DataSourceReplicas[:1] })
+	rows, err := r.Replica().QueryContext(t.Context(), "SELECT i, repeat('x', 20000), pg_sleep(0.01)::text FROM generate_series(1, 100000) AS i")
+	require.NoError(t, err)
+	require.True(t, rows.Next())
+	c.Pause(1)
+	for rows.Next() {
+	}
+	require.Error(t, rows.Err())
+	c.Resume(1)
+}
+
+func TestSearch(t *testing.T) {
+	c, r := cluster(t, "postgres", func(cfg *dbrouter.Config) {
+		cfg.DataSourceReplicas, cfg.DataSourceSearchReplicas = cfg.DataSourceReplicas[:1], cfg.DataSourceReplicas[1:]
+	})
+	serves := func(rd *dbrouter.Reader, i int) func() bool {
+		return func() bool { return "127.0.0.1:"+must(port(t.Context(), rd)) == c.Addr(i) }
+	}
+	eventually(t, "searches go to the search replica", serves(r.Search(), 2))
+	eventually(t, "reads go to the replica", serves(r.Replica(), 1))
+	require.Equal(t, c.Addr(0), "127.0.0.1:"+must(port(dbrouter.UseMaster(t.Context()), r.Search())))
+	c.Kill(2)
+	eventually(t, "searches fall to the replicas", serves(r.Search(), 1))
+	c.Kill(1)
+	eventually(t, "then to the master", serves(r.Search(), 0))
+	eventually(t, "as do reads", serves(r.Replica(), 0))
+	var warning interface{ Warning() bool }
+	require.ErrorAs(t, r.Check(t.Context()), &warning)
+	require.True(t, warning.Warning())
+	c.Start(2)
+	eventually(t, "the search replica is back", func() bool { return source(r, 2).Healthy })
+	eventually(t, "searches go there", serves(r.Search(), 2))
+	require.True(t, serves(r.Replica(), 0)(), "reads do not go to search replicas")
+}
+
+func TestOpensWithReplicasDown(t *testing.T) {
+	c := lab.Postgres(t, 1)
+	c.Kill(1)
+	r := open(t, dbrouter.Config{DriverName: "postgres", DataSource: c.DSN(0), DataSourceReplicas: []string{c.DSN(1)}, MonitorInterval: 100 * time.Millisecond})
+	require.Equal(t, c.Addr(0), "127.0.0.1:"+must(port(t.Context(), r.Replica())))
+	require.False(t, source(r, 1).Healthy)
+	require.NotContains(t, fmt.Sprint(r.Stats()), "hunter2")
+	c.Start(1)
+	eventually(t, "the replica comes into use", func() bool { return source(r, 1).Healthy })
+	eventually(t, "it serves", func() bool { return c.Addr(1) == "127.0.0.1:"+must(port(t.Context(), r.Replica())) })
+}
+
+// What a Reader is given never writes on a replica, even on one that would accept it; it runs on the master.
+func TestNoWriteOnReplica(t *testing.T) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		t.Run(driver, func(t *testing.T) {
+			c := lab.Postgres(t, 0)
+			c.Exec(0, "CREATE DATABASE other")
+			_, spare := lab.Database(t)
+			cfg := dbrouter.Config{DriverName: driver, DataSource: c.DSN(0), DataSourceReplicas: []string{spare}, DataSourceSearchReplicas: []string{spare}}
+			r := open(t, cfg)
+			replica := must(sql.Open("postgres", spare))
+			defer replica.Close()
+			c.Exec(0, "CREATE TABLE a (v int)")
+			_, err := replica.ExecContext(t.Context(), "CREATE TABLE a (v int)")
+			require.NoError(t, err)
+			ctx := t.Context()
+			for _, rd := range []*dbrouter.Reader{r.Replica(), r.Search()} {
+				var v int
+				require.NoError(t, rd.GetContext(ctx, &v, "INSERT INTO a VALUES (1) RETURNING v"))
+				require.NoError(t, rd.SelectContext(ctx, &[]int{}, "INSERT INTO a VALUES (1) RETURNING v"))
+				require.NoError(t, rd.QueryRowxContext(ctx, "INSERT INTO a VALUES (1) RETURNING v").Scan(&v))
+				rows, err := rd.QueryxContext(ctx, "INSERT INTO a VALUES (1) RETURNING v")
+				require.NoError(t, err)
+				require.NoError(t, rows.Close())
+				plain, err := rd.QueryContext(ctx, "INSERT INTO a VALUES (1) RETURNING v")
+				require.NoError(t, err)
+				require.NoError(t, plain.Close())
+				tx, err := rd.BeginReadx(ctx)
+				require.NoError(t, err)
+				_, err = tx.ExecContext(ctx, "INSERT INTO a VALUES (1)")
+				require.Error(t, err)
+				require.NoError(t, tx.Rollback())
+			}
+			var n int
+			require.NoError(t, replica.QueryRowContext(ctx, "SELECT count(*) FROM a").Scan(&n))
+			require.Zero(t, n, "on the replica")
+			require.NoError(t, r.Master().GetContext(ctx, &n, "SELECT count(*) FROM a"))
+			require.Equal(t, 10, n, "on the master")
+			require.EqualValues(t, 10, r.Stats().ReadsToMaster)
+		})
+	}
+}
+
+func TestLaggingReplicaServesNoReads(t *testing.T) {
+	c, r := cluster(t, "postgres", func(cfg *dbrouter.Config) {
+		cfg.MaxLag = dbrouter.Lag{Bytes: 1 << 20}
+		cfg.MonitorInterval = 50 * time.Millisecond
+	})
+	c.PauseReplay(1)
+	_, err := r.Master().ExecContext(t.Context(), "INSERT INTO a SELECT i FROM generate_series(1, 30000) AS i")
+	require.NoError(t, err)
+	eventually(t, "the lagging replica is out", func() bool { return !source(r, 1).Healthy })
+	require.Greater(t, source(r, 1).Lag, int64(1<<20))
+	require.Contains(t, source(r, 1).LastError, "MaxLag")
+	eventually(t, "the other one serves", func() bool { return source(r, 2).Healthy })
+	for range 10 {
+		require.NotEqual(t, c.Addr(1), "127.0.0.1:"+must(port(t.Context(), r.Replica())))
+	}
+	c.ResumeReplay(1)
+	eventually(t, "it is back", func() bool { return source(r, 1).Healthy })
+}
+
+func TestPromotedReplicaServesNoReads(t *testing.T) {
+	c, r := cluster(t, "postgres", nil)
+	eventually(t, "the standby is known", func() bool { return source(r, 1).Standby })
+	c.Promote(1)
+	eventually(t, "it is out", func() bool { return !source(r, 1).Healthy })
+	require.Contains(t, source(r, 1).LastError, "accepts writes")
+	eventually(t, "the other one serves", func() bool { return source(r, 2).Healthy })
+}
+
+// Reconfigure and Recycle under load: no call fails. At the end the old primary is read only and a standby has taken over.
+func TestReplaceUnderLoad(t *testing.T) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		t.Run(driver, func(t *testing.T) {
+			c, r := cluster(t, driver, nil)
+			ctx := t.Context()
+			stop, count := readers(ctx, 3, r.Replica())
+			done := make(chan struct{})
+			var wg sync.WaitGroup
+			var failure atomic.Pointer[error]
+			var written atomic.Int64
+			for i := range 3 {
+				wg.Go(func() {
+					for {
+						select {
+						case <-done:
+							return
+						default:
+						}
+						var err error
+						switch i {
+						case 0:
+							_, err = r.Master().ExecContext(ctx, "INSERT INTO a VALUES (1)")
+						case 1:
+							err = r.RunTx(ctx, nil, func(tx *sqlx.Tx) error {
+								_, err := tx.ExecContext(ctx, "INSERT INTO a VALUES (1)")
+								return err
+							})
+						case 2:
+							var conn *sql.Conn
+							if conn, err = r.Master().Conn(ctx); err == nil {
+								_, err = conn.ExecContext(ctx, "INSERT INTO a VALUES (1)")
+								conn.Close()
+							}
+						}
+						if err != nil {
+							failure.CompareAndSwap(nil, &err)
+							return
+						}
+						written.Add(1)
+					}
+				})
+			}
+			cfg := dbrouter.Config{DriverName: driver, DataSource: c.DSN(0), MonitorInterval: 200 * time.Millisecond, Logger: quiet()}
+			for i := range 20 {
+				if i%2 == 0 {
+					require.NoError(t, r.Recycle(ctx))
+				} else {
+					cfg.DataSourceReplicas = []string{c.DSN(1 + i/2%2)}
+					require.NoError(t, r.Reconfigure(ctx, cfg))
+				}
+				was := written.Load()
+				eventually(t, "writes go on", func() bool { return written.Load() > was+5 || failure.Load() != nil })
+			}
+			faulty := cfg
+			faulty.DataSource = "host=127.0.0.1 port=1 user=app password=hunter2 dbname=app sslmode=disable"
+			short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+			err := r.Reconfigure(short, faulty)
+			cancel()
+			require.ErrorContains(t, err, "cannot be used")
+			require.NotContains(t, err.Error(), "hunter2")
+			faulty.DataSource = ""
+			require.ErrorContains(t, r.Reconfigure(ctx, faulty), "DataSource is empty")
+			more(t, count)
+			close(done)
+			wg.Wait()
+			n, err := stop()
+			require.NoError(t, err)
+			require.Nil(t, failure.Load(), "%v", failure.Load())
+			var rows int64
+			require.NoError(t, r.Master().GetContext(ctx, &rows, "SELECT count(*) FROM a"))
+			require.Equal(t, written.Load()+1, rows, "each write ran once")
+			t.Logf("20 replacements: %d reads and %d writes, 0 failed", n, written.Load())
+			eventually(t, "old pools are closed", func() bool { return r.Stats().DrainingPools == 0 })
+
+			c.Replayed()
+			c.SetReadOnly(0, true)
+			c.Promote(1)
+			cfg.DataSource, cfg.DataSourceReplicas = c.DSN(1), nil
+			require.NoError(t, r.Reconfigure(ctx, cfg))
+			_, err = r.Master().ExecContext(ctx, "INSERT INTO a VALUES (1)")
+			require.NoError(t, err, "manual fail-over")
+		})
+	}
+}

@@ -61,6 +61,25 @@ func (s *server) drop() {
 
 func (s *server) url(user string) string { return s.http.URL + "/?user=" + user }
 
+// switcher is one address with changing hubs, as a restarted server has.
+type switcher struct {
+	mu sync.Mutex
+	h  http.Handler
+}
+
+func (s *switcher) set(h http.Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.h = h
+}
+
+func (s *switcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	h := s.h
+	s.mu.Unlock()
+	h.ServeHTTP(w, r)
+}
+
 // start runs a hub until the end of the test.
 func start(t testing.TB, cfg wsfanout.Config) *server {
 	t.Helper()
@@ -77,7 +96,7 @@ func start(t testing.TB, cfg wsfanout.Config) *server {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &server{hub: hub, done: make(chan struct{}), stop: cancel}
-	s.http = httptest.NewUnstartedServer(hub)
+	s.http = httptest.NewUnstartedServer(&switcher{h: hub})
 	s.http.Config.ConnState = s.track
 	s.http.Start()
 	go func() { defer close(s.done); hub.Run(ctx) }()

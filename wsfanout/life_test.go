@@ -109,9 +109,9 @@ func TestRollingRestart(t *testing.T) {
 		g.net.Leave(g.at[i])
 		tr := g.net.Join(fmt.Sprint("new", i))
 		s := start(t, wsfanout.Config{Transport: tr, DrainSpread: 50 * time.Millisecond})
-		old := g.all[i]
-		old.http.Config.Handler = s.hub // guarded by the listener's next accept
+		g.all[i].http.Config.Handler.(*switcher).set(s.hub)
 		mu.Lock()
+		s.http = g.all[i].http
 		g.at[i], g.all[i], gone[i] = tr, s, false
 		mu.Unlock()
 		settled(t, g.all...)

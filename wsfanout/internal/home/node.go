@@ -131,6 +131,9 @@ func (n *Node) handle(from string, m Message) {
 	switch m := m.(type) {
 	case *wire.Prepare:
 		n.contact(from)
+		if m.Replica != "" && n.fateOf(m.Replica) == Unknown {
+			n.contact(m.Replica) // its proposer may die before anyone else hears of it
+		}
 		p.onPrepare(from, m)
 	case *wire.Promise:
 		p.onPromise(from, m)

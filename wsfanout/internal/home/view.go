@@ -6,9 +6,12 @@ import (
 	"time"
 )
 
-// contactTime is how long a process stays in the view that has made itself known by a message while the membership does
-// not call it a member (R3).
-const contactTime = time.Second
+// A process that has made itself known by a message, and that the membership does not call a member, stays in the view for
+// a while (R3): contactTime when the membership says that it is gone, unknownTime when it has not heard of it yet.
+const (
+	contactTime = time.Second
+	unknownTime = 5 * time.Second
+)
 
 // A view is this node's opinion of the membership, and what follows from it.
 type view struct {
@@ -16,7 +19,7 @@ type view struct {
 	alive   []string // as the membership says
 	fateOf  func(id string) Fate
 
-	contacts map[string]time.Duration // processes known by contact → when their fate was last that of a member
+	contacts map[string]time.Duration // processes known by contact → until when
 
 	members  []string // alive and contacts, ascending
 	eligible []string // members that are not draining; all, if that leaves none
@@ -66,10 +69,10 @@ func (n *Node) setView(v View) {
 	if v.Fate != nil {
 		n.fateOf = v.Fate
 	}
-	if v.Settled && !n.settled {
-		n.alone = n.now
+	settles := v.Settled && !n.settled
+	if settles {
+		n.settled, n.alone = true, n.now
 	}
-	n.settled = v.Settled || n.settled
 	alive := slices.Clone(v.Alive)
 	if !slices.Contains(alive, n.cfg.ID) {
 		alive = append(alive, n.cfg.ID)
@@ -85,6 +88,11 @@ func (n *Node) setView(v View) {
 	}
 	n.alive = alive
 	n.lookAround()
+	if settles {
+		for i := range n.parts {
+			n.parts[i].nudge()
+		}
+	}
 }
 
 // contact is the contact rule (R3): a process that leads or wants to is a member, whatever the membership says so far.
@@ -95,7 +103,10 @@ func (n *Node) contact(id string) {
 	if _, ok := n.contacts[id]; !ok && slices.Contains(n.alive, id) {
 		return
 	}
-	n.contacts[id] = n.now
+	n.contacts[id] = n.now + contactTime
+	if n.fateOf(id) == Unknown {
+		n.contacts[id] = n.now + unknownTime
+	}
 	n.lookAround()
 }
 
@@ -109,9 +120,13 @@ func (n *Node) forgetContacts() {
 		}
 		switch n.fateOf(id) {
 		case Alive, Suspect, Draining:
-			n.contacts[id] = n.now
+			n.contacts[id] = n.now + contactTime
+		case Left, Dead, Failed:
+			if n.now >= n.pausedUntil {
+				n.contacts[id] = min(n.contacts[id], n.now+contactTime)
+			}
 		}
-		if n.now-n.contacts[id] >= contactTime {
+		if n.now >= n.contacts[id] {
 			delete(n.contacts, id)
 			changed = true
 		}
@@ -176,9 +191,6 @@ func (n *Node) lookAround() {
 		if n.order != nil {
 			p.first, p.second = rankBy(n.order, eligible, n.cfg.ID)
 		}
-	}
-	if !n.settled {
-		return
 	}
 	for i := range n.parts {
 		n.parts[i].viewChanged(added)

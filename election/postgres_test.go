@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	"github.com/jmoiron/sqlx"
 	"github.com/nines-go/nines/election/electiontest"
 	"github.com/nines-go/nines/internal/lab"
@@ -21,7 +22,7 @@ func openPostgres(t *testing.T, driver, dsn string) *sqlx.DB {
 // A leader whose session ends without a word is followed at once for fenced work, by the freed session lock; unfenced work waits until
 // its lease must have ended. Nothing tells the cluster here: it still thinks that the leader is alive.
 func TestPostgresFailover(t *testing.T) {
-	for _, driver := range []string{"postgres"} {
+	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()
 			_, dsn := lab.Database(t)

@@ -245,7 +245,7 @@ func TestProcesses(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			t.Logf("seed %d", seed)
 			id, term := h.leader(0)
-			for round := range 6 {
+			for round := range 5 {
 				h.busy(term)
 				began := time.Now()
 				if kill := round%2 == 0; kill {

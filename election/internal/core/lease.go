@@ -289,7 +289,8 @@ func (m *Lease) acquired(now Now, ev Acquired) {
 		m.fault, m.pending, m.identity, m.nextLook = ev.Err, g, ev.Identity, now.Mono
 	case Blocked:
 		m.fault = ev.Err
-		m.escalate, m.blocked, m.nextLook = true, m.row, now.Mono
+		// A lease that was given back is waited for: what its holder still has to commit is in order.
+		m.escalate, m.blocked, m.nextLook = m.row.Holder != "", m.row, now.Mono
 	case Lost:
 		m.nextLook = now.Mono + m.cfg.Look/5
 	default:

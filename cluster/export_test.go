@@ -72,3 +72,10 @@ func (n *Node) ParkedTopics() int {
 	defer n.inbox.mu.Unlock()
 	return len(n.inbox.parked)
 }
+
+// About is what is to be said about a member whose clock is off.
+func (x *Table) About(id string, offset time.Duration, now time.Time) []Reason {
+	e := x.t.members[id]
+	e.offset, e.measured = offset, true
+	return x.t.about(e, now)
+}

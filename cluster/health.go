@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-const datagramsWithin = 10 * time.Second
+const datagramsWithin = 6 * time.Second // three pings
 
 // Self returns this node as a Member.
 func (n *Node) Self() Member {
@@ -51,7 +51,7 @@ func (n *Node) Status() Status {
 			m.Reasons = n.ownReasonsLocked(now)
 		} else {
 			m.Reasons = n.table.about(e, now)
-			if at, ok := n.pongs[e.id]; e.shown && e.linked && now.Sub(e.joined) > datagramsWithin && (!ok || now.Sub(at) > datagramsWithin) {
+			if at, ok := n.pongs[e.id]; e.shown && e.linked && now.Sub(e.first) > datagramsWithin && (!ok || now.Sub(at) > datagramsWithin) {
 				m.Reasons = append(m.Reasons, Reason{Code: CodeDatagrams, Level: Amber, Text: m.Member.Name + " answers on TCP and not on UDP",
 					Remedy: "let its port be reached over UDP too, so that failures are found quickly"})
 			}

@@ -188,7 +188,7 @@ func (n *Node) isPaused() bool {
 type found struct {
 	well  bool // everybody that is known of is a member
 	quiet bool // everybody was asked and either refused, failed, or is a member that knows this process
-	quick bool // a member was lost lately
+	quick bool // a member was lost lately, or came by link alone
 }
 
 type target struct {
@@ -287,7 +287,7 @@ func (n *Node) targets(ctx context.Context, entries []Entry) (targets []target, 
 		if e.shown && everybody && e.id != n.id && e.addr != "" {
 			all = append(all, candidate{e.addr, nil})
 		}
-		if e.absent && !e.left && !e.dead && time.Since(e.since) < reachQuick {
+		if !e.present && (e.absent || e.linked) && !e.left && !e.dead && time.Since(e.since) < reachQuick {
 			quick = true
 		}
 	}

@@ -268,11 +268,16 @@ func (t *table) highest() string {
 	return top
 }
 
-// lost is the addresses to try again: members that gossip gave up and that may come back.
+// lost is the addresses to try again: of members that gossip gave up and that may come back, and of processes that came by link and that
+// gossip has not heard of.
 func (t *table) lost() (addrs []string) {
 	for _, e := range t.members {
-		if e.absent && !e.left && !e.dead && e.addr != "" {
+		switch {
+		case e.present || e.left || e.dead || e.id == t.self:
+		case e.absent && e.addr != "":
 			addrs = append(addrs, e.addr)
+		case e.linked && e.info != nil && e.info.Addr != "":
+			addrs = append(addrs, e.info.Addr)
 		}
 	}
 	slices.Sort(addrs)

@@ -168,3 +168,16 @@ func TestSuccessorAtTheSameAddress(t *testing.T) {
 	s.LinkDown(idB, s.now)
 	s.expect(idB, cluster.FateDead, idA, idC)
 }
+
+func TestClockOffsetIsSaid(t *testing.T) {
+	s := newScript(t)
+	s.join(idB)
+	s.expect(idB, cluster.FateAlive, idA, idB)
+	require.Empty(t, s.About(idB, 900*time.Millisecond, s.now))
+	for _, off := range []time.Duration{2 * time.Second, -2 * time.Second} {
+		got := s.About(idB, off, s.now)
+		require.Len(t, got, 1)
+		require.Equal(t, cluster.CodeClock, got[0].Code)
+		require.Equal(t, cluster.Amber, got[0].Level)
+	}
+}

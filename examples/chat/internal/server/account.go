@@ -182,9 +182,23 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// clientConfig is what a page needs before anybody has signed in.
-func (s *Server) clientConfig(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]any{"demo": s.opts.Demo, "version": Version, "max_file_size": s.cfg.FileSettings.MaxFileSize})
+// clientConfig is what a page needs first: who it is, and what it may do.
+func (s *Server) clientConfig(w http.ResponseWriter, r *http.Request) {
+	answer := struct {
+		Demo        bool        `json:"demo"`
+		Version     string      `json:"version"`
+		MaxFileSize int64       `json:"max_file_size"`
+		User        *store.User `json:"user"` // null: nobody is signed in
+	}{Demo: s.opts.Demo, Version: Version, MaxFileSize: s.cfg.FileSettings.MaxFileSize}
+	user, _, err := s.session(r)
+	switch {
+	case err == nil:
+		answer.User = &user
+	case !errors.Is(err, errNoSession):
+		s.broken(w, r, err)
+		return
+	}
+	reply(w, http.StatusOK, answer)
 }
 
 func (s *Server) me(w http.ResponseWriter, _ *http.Request, user store.User) {

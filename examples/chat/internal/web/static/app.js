@@ -1,7 +1,7 @@
 // The page: signs in, keeps one WebSocket for all rooms, and shows what comes.
 
 import { connect } from "/ws.js";
-import { call, upload, newID, Failure } from "./api.js";
+import { call, persist, upload, newID } from "./api.js";
 import { Ledger } from "./ledger.js";
 import { Outbox } from "./outbox.js";
 import { Room } from "./room.js";
@@ -17,13 +17,10 @@ let me = null, demo = false, live = null, node = "", current = null, found = nul
 // Signing in.
 
 async function start() {
-  const config = await call("GET", "/api/v4/config").catch(() => ({}));
-  demo = !!config.demo;
-  try {
-    await enter(await call("GET", "/api/v4/users/me"));
-  } catch (e) {
-    showDoor(e instanceof Failure && e.status === 401 ? "" : e.message);
-  }
+  const config = await persist("GET", "/api/v4/config");
+  demo = config.demo;
+  if (config.user) await enter(config.user).catch((e) => showDoor(e.message));
+  else showDoor("");
 }
 
 function showDoor(error) {
@@ -66,7 +63,7 @@ async function enter(user) {
   $("app").hidden = false;
   $("me").textContent = user.username;
   $("load-box").hidden = !demo;
-  for (const r of await call("GET", "/api/v4/rooms")) addRoom(r);
+  for (const r of await persist("GET", "/api/v4/rooms")) addRoom(r);
   live = connect("/ws", {
     topics: ["rooms", ...[...rooms.values()].map((r) => r.topic)],
     onmessage: take, ongap: gap, onstate: state, onhello: hello, onframe: frame,
@@ -217,8 +214,7 @@ function outbox(room) {
   let o = outboxes.get(room.id);
   if (!o) {
     o = new Outbox(room.id, client, me.username, (m) => {
-      room.add(m);
-      room.settle();
+      if (!room.add(m) && m.state === "") room.settle(m);
       if (m.state === "") ledger.note(m);
       draw();
     });
@@ -228,6 +224,7 @@ function outbox(room) {
 }
 
 const text = $("text");
+let typed = 0; // when others were last told
 const fit = () => {
   text.style.height = "auto";
   text.style.height = `${text.scrollHeight + 2}px`;
@@ -239,6 +236,7 @@ function submit() {
   closeFound();
   outbox(current).send(t);
   text.value = "";
+  typed = 0;
   fit();
   draw(true);
 }
@@ -250,7 +248,6 @@ text.addEventListener("keydown", (e) => {
   }
 });
 
-let typed = 0;
 text.addEventListener("input", () => {
   fit();
   if (!text.value || Date.now() - typed < 2500 || live?.state !== "connected") return;
@@ -310,12 +307,16 @@ function closeFound() {
   found = null;
   $("query").value = "";
   draw(true);
+  text.focus();
 }
 $("found-close").addEventListener("click", closeFound);
 
 // Drawing, once a frame.
 
 let toEnd = false;
+let stuck = true; // the newest message is in view, and stays so
+log.addEventListener("scroll", () => (stuck = log.scrollHeight - log.scrollTop - log.clientHeight < 80));
+log.addEventListener("load", () => stuck && !found && (log.scrollTop = log.scrollHeight), true); // of pictures
 function draw(end = false) {
   toEnd ||= end === true;
   if (drawing) return;
@@ -340,17 +341,16 @@ function paint() {
   $("room-name").textContent = found ? `Found for “${found.q}”` : `# ${current.name}`;
   document.title = `${current.name} · nines chat`;
   $("found-close").hidden = !found;
-  $("write").hidden = !!found;
+  $("write").hidden = $("typing").hidden = !!found;
   const now = Date.now();
   const typing = [...current.typing].filter(([, until]) => until > now).map(([u]) => u);
   $("typing").textContent = typing.length === 0 ? "" : typing.length < 4 ? `${typing.join(", ")} ${typing.length > 1 ? "are" : "is"} typing…` : "several people are typing…";
 
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
   const height = log.scrollHeight, top = log.scrollTop;
   const first = log.querySelector(".msg")?.dataset.key;
   reconcile(log, found ? foundItems() : roomItems(current));
   if (found) log.scrollTop = 0;
-  else if (atEnd || toEnd) log.scrollTop = log.scrollHeight;
+  else if (stuck || toEnd) log.scrollTop = log.scrollHeight;
   else if (log.querySelector(".msg")?.dataset.key !== first) log.scrollTop = top + log.scrollHeight - height;
   toEnd = false;
 }
@@ -376,11 +376,13 @@ function roomItems(room) {
   }
   if (room.loaded && list.length === 0) items.push({ key: "empty", sign: "", make: () => el("li", { class: "empty" }, "Nothing has been said here yet. Begin!") });
   let before = null;
+  const days = new Set();
   const notes = room.notes.slice(-5);
   for (const m of list) {
     if (!before || dayOf(before.at) !== dayOf(m.at)) {
       const key = `day ${dayOf(m.at)}`;
-      if (!items.some((i) => i.key === key)) items.push({ key, sign: "", make: () => el("li", { class: "day" }, dayText(m.at)) });
+      if (!days.has(key)) items.push({ key, sign: "", make: () => el("li", { class: "day" }, dayText(m.at)) });
+      days.add(key);
     }
     items.push(item(m, !before || before.user !== m.user || m.at - before.at > 300000 || dayOf(before.at) !== dayOf(m.at)));
     for (const [i, n] of notes.entries()) if (n.after === m.seq && m.seq) items.push({ key: `note ${m.seq} ${i}`, sign: n.text, make: () => el("li", { class: "note" }, n.text) });

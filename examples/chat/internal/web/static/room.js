@@ -1,5 +1,7 @@
 // What this page knows of one room.
 
+const KEEP = 2000; // messages beyond those in view
+
 export class Room {
   constructor({ id, name }) {
     Object.assign(this, { id, name });
@@ -21,31 +23,43 @@ export class Room {
   /** Adds or completes a message; reports whether it is new. */
   add(m) {
     const old = this.messages.get(m.id);
-    if (old) {
-      const settled = m.seq && !old.seq;
-      if (m.seq) Object.assign(old, m, { state: "" });
-      if (settled) this.#sort();
-      return false;
+    if (!old) {
+      this.messages.set(m.id, m);
+      this.#place(m);
+      this.#trim();
+      return true;
     }
-    this.messages.set(m.id, m);
-    this.sorted.push(m);
-    const n = this.sorted.length;
-    if (n > 1 && rank(this.sorted[n - 2]) > rank(m)) this.#sort();
-    return true;
+    if (m !== old && m.seq && !old.seq) {
+      Object.assign(old, m, { state: "" });
+      this.settle(old);
+    }
+    return false;
   }
 
   remove(m) {
     this.messages.delete(m.id);
-    this.sorted = this.sorted.filter((x) => x !== m);
+    const i = this.sorted.lastIndexOf(m);
+    if (i >= 0) this.sorted.splice(i, 1);
   }
 
   /** Puts a message in its place after its seq has become known. */
-  settle() {
-    this.#sort();
+  settle(m) {
+    const i = this.sorted.lastIndexOf(m);
+    if (i >= 0) this.sorted.splice(i, 1);
+    this.#place(m);
   }
 
-  #sort() {
-    this.sorted.sort((a, b) => rank(a) - rank(b) || a.at - b.at);
+  // Mostly at the end or near it.
+  #place(m) {
+    let i = this.sorted.length;
+    while (i > 0 && (rank(this.sorted[i - 1]) > rank(m) || (rank(this.sorted[i - 1]) === rank(m) && this.sorted[i - 1].at > m.at))) i--;
+    this.sorted.splice(i, 0, m);
+  }
+
+  #trim() {
+    if (this.sorted.length < this.show + KEEP) return;
+    for (const m of this.sorted.splice(0, KEEP / 2)) this.messages.delete(m.id);
+    this.whole = false;
   }
 
   get newest() {

@@ -41,12 +41,27 @@ function attachment(key) {
   const url = "/api/v4/files/" + key.split("/").map(encodeURIComponent).join("/");
   const name = key.slice(key.lastIndexOf("/") + 1);
   if (picture.test(name)) return el("a", { href: url, target: "_blank", rel: "noopener" }, el("img", { src: url, alt: name, loading: "lazy" }));
-  return el("a", { class: "file", href: url, download: name }, el("span", { "aria-hidden": "true" }, "📄"), name);
+  return el("a", { class: "file", href: url, download: name }, icon("M7 3h7l5 5v13H7zM14 3v5h5"), name);
 }
+
+function icon(path) {
+  const ns = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(ns, "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(document.createElementNS(ns, "path"));
+  svg.firstChild.setAttribute("d", path);
+  return svg;
+}
+
+const address = /(https?:\/\/[^\s<>"]+[^\s<>".,:;!?)\]}'])/;
+
+// Text with its addresses as links; odd parts of the split are those.
+const linked = (text) => text.split(address).map((part, i) => (i % 2 ? el("a", { href: part, target: "_blank", rel: "noopener noreferrer" }, part) : part));
 
 /** One message. first: the sender's name stands above it. */
 export function message(m, first, actions) {
-  const body = el("div", { class: "body" }, m.text);
+  const body = el("div", { class: "body" }, ...linked(m.text));
   if (m.file) body.append(attachment(m.file));
   const e = tint(el("li", { class: `msg${first ? " first" : ""}${m.state ? " sending" : ""}${m.state === "failed" ? " failed" : ""}` }), m.user);
   if (first) {

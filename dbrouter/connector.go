@@ -15,13 +15,15 @@ import (
 type connector struct {
 	base    driver.Connector
 	setup   [][]string
-	blocks  bool           // the driver does not give up a call when its context ends
+	blocks  bool // the driver does not give up a call when its context ends
+	maxLeft int64
 	blocked sync.WaitGroup // nobody waits for it: a frozen server would be waited for
 	left    atomic.Int64   // connections that were left behind in a call
 }
 
 // newConnector finds the connector of a registered driver.
-func newConnector(driverName, dsn string, setup [][]string) (*connector, error) {
+// It refuses to dial while maxLeft connections are left behind in calls that a frozen server does not answer.
+func newConnector(driverName, dsn string, setup [][]string, maxLeft int) (*connector, error) {
 	db, err := sql.Open(driverName, dsn)
 	if err != nil {
 		return nil, err
@@ -30,7 +32,7 @@ func newConnector(driverName, dsn string, setup [][]string) (*connector, error) 
 	if err := db.Close(); err != nil {
 		return nil, err
 	}
-	c := &connector{base: plainConnector{d, dsn}, setup: setup, blocks: blocks(d)}
+	c := &connector{base: plainConnector{d, dsn}, setup: setup, blocks: blocks(d), maxLeft: int64(maxLeft)}
 	if dc, ok := d.(driver.DriverContext); ok {
 		if c.base, err = dc.OpenConnector(dsn); err != nil {
 			return nil, err
@@ -71,6 +73,9 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 func (c *connector) dial(ctx context.Context) (driver.Conn, error) {
 	if !c.blocks {
 		return c.base.Connect(ctx)
+	}
+	if c.left.Load() >= c.maxLeft {
+		return nil, errHung
 	}
 	// The one who loses patience leaves the connection to the goroutine, which closes it.
 	type result struct {

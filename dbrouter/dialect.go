@@ -83,8 +83,6 @@ func sqliteSource(driverName, dsn string) string {
 	sep := "?"
 	if strings.Contains(dsn, "?") {
 		sep = "&"
-	} else if !strings.HasPrefix(dsn, "file:") && dsn != ":memory:" {
-		dsn = "file:" + dsn
 	}
 	return dsn + sep + strings.Join(add, "&")
 }

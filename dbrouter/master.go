@@ -48,8 +48,12 @@ func (c *write) next(ctx context.Context, err *error) bool {
 		c.t.master.suspect()
 		return false
 	}
-	if f := c.t.classify(*err); f == FaultConnection || f == FaultReadOnly {
+	switch c.t.classify(*err) {
+	case FaultConnection:
 		c.m.r.condemn(c.t.master, *err)
+	case FaultReadOnly:
+		c.m.r.condemn(c.t.master, *err)
+		c.m.r.renew()
 	}
 	return false
 }

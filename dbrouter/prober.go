@@ -47,11 +47,6 @@ func (r *Router) examine(ctx context.Context, t *topology, s *source) time.Durat
 	s.mu.Lock()
 	plain := s.plain
 	s.mu.Unlock()
-	// A frozen server keeps what was asked of it: it gets no more than a few questions.
-	if s.prober.left.Load() >= maxLeft {
-		r.down(t, s, errHung, true)
-		return pause
-	}
 	pctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	o, err := observe(pctx, s.probe, t.dialect, plain)
 	cancel()
@@ -101,6 +96,10 @@ func (r *Router) assess(t *topology, s *source, o observation) error {
 			s.state.err, s.state.errAt = errors.New("it is a replica, or read only: it accepts no writes; Reconfigure with the data source of the master"), time.Now()
 		} else {
 			s.state.err = nil
+			r.renewals.Store(0)
+		}
+		if o.standby {
+			r.renew()
 		}
 		return nil
 	}

@@ -42,7 +42,8 @@ type read struct {
 	t     *topology
 	s     *source
 	tried []*source
-	again int // attempts because a pool was replaced
+	again int             // attempts because a pool was replaced
+	life  context.Context // of the source when the attempt began
 	began time.Time
 }
 
@@ -78,8 +79,8 @@ func (c *read) next(ctx context.Context, err *error) bool {
 		return false
 	}
 	fault := c.t.classify(*err)
-	if fault == FaultNone && errors.Is(*err, context.Canceled) {
-		fault = FaultConnection // the guard ended this attempt, not the caller
+	if c.hung() {
+		fault = FaultBusy // the guard ended this attempt
 	}
 	switch fault {
 	case FaultReadOnly:
@@ -124,7 +125,7 @@ func (rd *Reader) GetContext(ctx context.Context, dest any, query string, args .
 	ctx, cancel := c.t.timeout(ctx)
 	defer cancel()
 	for {
-		try, release := c.s.guard(ctx)
+		try, release := c.guard(ctx)
 		var err error
 		if c.inTx() {
 			err = readTx(try, c.s.db, func(tx *sqlx.Tx) error { return tx.GetContext(try, dest, query, args...) })
@@ -144,7 +145,7 @@ func (rd *Reader) SelectContext(ctx context.Context, dest any, query string, arg
 	ctx, cancel := c.t.timeout(ctx)
 	defer cancel()
 	for {
-		try, release := c.s.guard(ctx)
+		try, release := c.guard(ctx)
 		var err error
 		if c.inTx() {
 			err = readTx(try, c.s.db, func(tx *sqlx.Tx) error { return tx.SelectContext(try, dest, query, args...) })
@@ -181,7 +182,7 @@ func (rd *Reader) QueryContext(ctx context.Context, query string, args ...any) (
 	c := rd.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
-		try, release := c.s.guard(ctx)
+		try, release := c.guard(ctx)
 		rows, err := c.s.db.QueryContext(try, query, args...)
 		if !c.next(ctx, &err) {
 			retain(try, release)
@@ -196,7 +197,7 @@ func (rd *Reader) QueryxContext(ctx context.Context, query string, args ...any) 
 	c := rd.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
-		try, release := c.s.guard(ctx)
+		try, release := c.guard(ctx)
 		rows, err := c.s.db.QueryxContext(try, query, args...)
 		if !c.next(ctx, &err) {
 			retain(try, release)
@@ -211,7 +212,7 @@ func (rd *Reader) QueryRowxContext(ctx context.Context, query string, args ...an
 	c := rd.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
-		try, release := c.s.guard(ctx)
+		try, release := c.guard(ctx)
 		row := c.s.db.QueryRowxContext(try, query, args...)
 		err := row.Err()
 		if !c.next(ctx, &err) {
@@ -228,7 +229,7 @@ func (rd *Reader) BeginReadx(ctx context.Context) (*sqlx.Tx, error) {
 	c := rd.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
-		try, release := c.s.guard(ctx)
+		try, release := c.guard(ctx)
 		tx, err := c.s.db.BeginTxx(try, &sql.TxOptions{ReadOnly: true})
 		if !c.next(ctx, &err) {
 			retain(try, release)

@@ -4,12 +4,15 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/dbrouter"
@@ -352,4 +355,63 @@ func TestReplaceUnderLoad(t *testing.T) {
 			require.NoError(t, err, "manual fail-over")
 		})
 	}
+}
+
+// The master moves behind a list of hosts (as behind a name): writes find it without anybody's help.
+func TestMasterMoves(t *testing.T) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		t.Run(driver, func(t *testing.T) {
+			c := lab.Postgres(t, 1)
+			c.Exec(0, "CREATE TABLE a (v int)")
+			c.Replayed()
+			_, p0, _ := strings.Cut(c.Addr(0), ":")
+			_, p1, _ := strings.Cut(c.Addr(1), ":")
+			r := open(t, dbrouter.Config{DriverName: driver, MonitorInterval: 100 * time.Millisecond,
+				DataSource: fmt.Sprintf("host=127.0.0.1,127.0.0.1 port=%s,%s user=app password=hunter2 dbname=app sslmode=disable target_session_attrs=read-write", p0, p1)})
+			ctx := t.Context()
+			_, err := r.Master().ExecContext(ctx, "INSERT INTO a VALUES (1)")
+			require.NoError(t, err)
+			before := r.Master().Generation()
+			c.SetReadOnly(0, true)
+			c.Promote(1)
+			began := time.Now()
+			refused := 0
+			eventually(t, "writes go to the new master", func() bool {
+				_, err := r.Master().ExecContext(ctx, "INSERT INTO a VALUES (2)")
+				if err != nil {
+					refused++
+				}
+				return err == nil
+			})
+			t.Logf("%d writes refused; the new master took one after %v", refused, time.Since(began).Round(time.Millisecond))
+			require.NotEqual(t, before, r.Master().Generation())
+			var p string
+			require.NoError(t, r.Master().GetContext(ctx, &p, "SELECT current_setting('port')"))
+			require.Equal(t, p1, p)
+		})
+	}
+}
+
+// However many calls a frozen master is asked, no more wait for it than the pool has connections.
+func TestFrozenMasterHoldsNoMoreThanThePool(t *testing.T) {
+	c := lab.Postgres(t, 0)
+	r := open(t, dbrouter.Config{DriverName: "postgres", DataSource: c.DSN(0), MaxOpenConns: 3, MonitorInterval: 100 * time.Hour})
+	c.Pause(0)
+	before := runtime.NumGoroutine()
+	for range 4 {
+		var wg sync.WaitGroup
+		for range 5 {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				defer cancel()
+				_, err := r.Master().ExecContext(ctx, "SELECT 1")
+				assert.Error(t, err)
+			})
+		}
+		wg.Wait()
+	}
+	eventually(t, "the calls are over", func() bool { return runtime.NumGoroutine() < before+3*4+8 })
+	c.Resume(0)
+	eventually(t, "it serves again", func() bool { _, err := r.Master().ExecContext(t.Context(), "SELECT 1"); return err == nil })
+	eventually(t, "nothing is left", func() bool { return runtime.NumGoroutine() <= before+4 })
 }

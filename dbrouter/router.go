@@ -30,6 +30,9 @@ type Router struct {
 	written         atomic.Int64 // the master's position when last seen
 	moved, toMaster atomic.Uint64
 
+	renewing atomic.Bool
+	renewals atomic.Int32 // in a row without a master that accepts writes
+
 	change sync.Mutex // one Reconfigure, Recycle or Close at a time
 	mu     sync.Mutex // guards the replacing of top
 	wg     sync.WaitGroup
@@ -193,6 +196,35 @@ func (r *Router) replace(ctx context.Context, cfg Config) error {
 	return nil
 }
 
+// renew replaces the pools because the master has become read only: another server may be behind its name, or in its list of hosts. The first time it
+// does so at once, then after longer and longer pauses until a master accepts writes.
+func (r *Router) renew() {
+	if r.renewing.Swap(true) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.top.Load()
+	if t.closed || t.dialect == dialect.SQLite {
+		return
+	}
+	r.wg.Go(func() {
+		defer r.renewing.Store(false)
+		if n := r.renewals.Add(1) - 1; n > 0 {
+			select {
+			case <-time.After(backoff.Delay(int(n)-1, 500*time.Millisecond, 30*time.Second)):
+			case <-r.ctx.Done():
+				return
+			}
+		}
+		ctx, cancel := context.WithTimeout(r.ctx, openTry)
+		defer cancel()
+		if err := r.Recycle(ctx); err != nil && r.ctx.Err() == nil {
+			r.log(t).Warn("data sources not replaced", "error", err)
+		}
+	})
+}
+
 // drain closes a retired pool when its last user is gone: database/sql counts rows, transactions and connections as in use.
 func (r *Router) drain(s *source) {
 	if s.stop != nil {
@@ -236,25 +268,33 @@ func (r *Router) drain(s *source) {
 
 // Close closes all pools. Calls that have begun end; later ones return ErrClosed. It may be called again.
 func (r *Router) Close() error {
-	r.change.Lock()
-	defer r.change.Unlock()
-	r.mu.Lock()
-	t := r.top.Load()
-	if t.closed {
-		r.mu.Unlock()
+	t := r.end()
+	if t == nil {
 		return nil
 	}
-	last := *t
-	last.closed = true
-	r.top.Store(&last)
-	r.mu.Unlock()
-	r.cancel()
 	var errs []error
 	for _, s := range t.sources() {
 		errs = append(errs, s.close())
 	}
 	r.wg.Wait()
 	return errors.Join(errs...)
+}
+
+// end marks the router closed and returns what it had, or nil when it was closed before.
+func (r *Router) end() *topology {
+	r.change.Lock()
+	defer r.change.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.top.Load()
+	if t.closed {
+		return nil
+	}
+	last := *t
+	last.closed = true
+	r.top.Store(&last)
+	r.cancel()
+	return t
 }
 
 // closedError tells a closed router from a closed pool.

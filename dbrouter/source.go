@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,7 +34,6 @@ type source struct {
 	dialect dialect.Dialect
 	db      *sqlx.DB
 	probe   *sql.DB // a connection of its own, so that a full pool cannot look like a dead server
-	prober  *connector
 	kick    chan struct{}
 	stop    context.CancelFunc // ends its prober
 	retired atomic.Bool        // another generation has taken over; a closed pool then means: call again
@@ -64,7 +62,7 @@ func newSource(cfg *Config, d dialect.Dialect, r role, dsn string) (*source, err
 	s.state.lag = -1
 	s.life, s.endLife = context.WithCancelCause(context.Background())
 	readOnly := r != roleMaster
-	c, err := newConnector(cfg.DriverName, dsn, cfg.session(d, readOnly))
+	c, err := newConnector(cfg.DriverName, dsn, cfg.session(d, readOnly), cfg.MaxOpenConns)
 	if err != nil {
 		return nil, s.wrap(err)
 	}
@@ -77,11 +75,11 @@ func newSource(cfg *Config, d dialect.Dialect, r role, dsn string) (*source, err
 	s.setIdle(cfg)
 	s.db.SetConnMaxLifetime(max(cfg.ConnMaxLifetime, 0))
 	s.db.SetConnMaxIdleTime(max(cfg.ConnMaxIdleTime, 0))
-	p, err := newConnector(cfg.DriverName, dsn, nil)
+	p, err := newConnector(cfg.DriverName, dsn, nil, maxLeft)
 	if err != nil {
 		return nil, errors.Join(s.wrap(err), s.db.Close())
 	}
-	s.prober, s.probe = p, sql.OpenDB(p)
+	s.probe = sql.OpenDB(p)
 	s.probe.SetMaxOpenConns(1)
 	return s, nil
 }
@@ -117,31 +115,6 @@ func (s *source) suspect() {
 	case s.kick <- struct{}{}:
 	default:
 	}
-}
-
-// guard returns a context for one attempt of a read, which also ends when the source is found hung, and its release.
-func (s *source) guard(ctx context.Context) (context.Context, context.CancelFunc) {
-	if s.role == roleMaster || s.role == roleRead {
-		return ctx, func() {}
-	}
-	s.mu.Lock()
-	life := s.life
-	s.mu.Unlock()
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(life, func() { cancel(errHung) })
-	return &lease{ctx}, func() { stop(); cancel(nil) }
-}
-
-// lease is the context of a guarded call. Rows and transactions keep it reachable until they end, which we have no other way to see.
-type lease struct{ context.Context }
-
-// retain leaves the release of a guard to the end of what was made with its context.
-func retain(ctx context.Context, release context.CancelFunc) {
-	if l, ok := ctx.(*lease); ok {
-		runtime.AddCleanup(l, func(release context.CancelFunc) { release() }, release)
-		return
-	}
-	release()
 }
 
 // warm opens n connections and puts them into the pool.

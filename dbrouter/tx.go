@@ -16,8 +16,8 @@ import (
 const txTries = 10
 
 // RunTx runs fn in a transaction on the master and commits it when fn returns nil. When the server gives up a serialization conflict or
-// a deadlock (40001, 40P01, 1213, 1205, SQLITE_BUSY), or the connection is lost before COMMIT, all of it is done again, up to ten
-// times: fn must not have effects outside tx. A connection lost during COMMIT returns ErrUnknownOutcome.
+// a deadlock (40001, 40P01, 1213, 1205, SQLITE_BUSY), or the connection is lost before COMMIT, or the master has become read only, all
+// of it is done again, up to ten times: fn must not have effects outside tx. A connection lost during COMMIT returns ErrUnknownOutcome.
 func (r *Router) RunTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sqlx.Tx) error) error {
 	for n := 0; ; n++ {
 		again, err := r.runTx(ctx, opts, fn)
@@ -38,8 +38,16 @@ func (r *Router) runTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sql
 		if ctx.Err() != nil {
 			return false
 		}
-		f := t.classify(err)
-		return f == FaultRetry || f == FaultConnection
+		switch t.classify(err) {
+		case FaultRetry, FaultConnection:
+			return true
+		case FaultReadOnly:
+			if opts == nil || !opts.ReadOnly {
+				r.renew()
+				return true
+			}
+		}
+		return false
 	}
 	tx, err := r.master.BeginTxx(ctx, opts)
 	if err != nil {

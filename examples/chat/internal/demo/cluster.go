@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -95,8 +96,8 @@ func listen(addr string) (net.Listener, error) {
 
 // configure writes one configuration a node, as an operator would.
 func (c *demoCluster) configure(n int) error {
-	key := make([]byte, 32)
-	if _, err := rand.Read(key); err != nil {
+	key, err := c.key32()
+	if err != nil {
 		return err
 	}
 	var ports [][2]int
@@ -124,7 +125,7 @@ func (c *demoCluster) configure(n int) error {
 			"ClusterSettings": map[string]any{
 				"Enable": true, "ClusterName": "demo", "NodeName": name,
 				"BindAddress": host, "AdvertiseAddress": host, "GossipPort": pair[1],
-				"EncryptionKeys": []string{base64.StdEncoding.EncodeToString(key)},
+				"EncryptionKeys": []string{key},
 			},
 			"SqlSettings":  map[string]any{"DriverName": "sqlite", "DataSource": "file:" + filepath.Join(c.dir, "chat.db")},
 			"FileSettings": map[string]any{"DriverName": "local", "Directory": filepath.Join(c.dir, "files")},
@@ -138,6 +139,21 @@ func (c *demoCluster) configure(n int) error {
 		c.nodes = append(c.nodes, &process{name: name, config: config, log: log, addr: addr})
 	}
 	return nil
+}
+
+// key32 is the cluster's key. It is kept in the folder, so that a second run there is of the same cluster as what the first has left behind.
+func (c *demoCluster) key32() (string, error) {
+	path := filepath.Join(c.dir, "cluster.key")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(text)), nil
+	}
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return "", err
+	}
+	encoded := base64.StdEncoding.EncodeToString(key)
+	return encoded, os.WriteFile(path, []byte(encoded+"\n"), 0o600)
 }
 
 // serve runs the proxy on l.
@@ -258,6 +274,11 @@ func (c *demoCluster) unsettled(ctx context.Context) string {
 	for _, v := range views {
 		if v.ID == leader {
 			return ""
+		}
+	}
+	for _, p := range c.nodes {
+		if s, _ := p.current(); s == "cut" {
+			return "" // it reaches the database, where the lease is, and may go on leading
 		}
 	}
 	return "the leader is not among the running nodes"

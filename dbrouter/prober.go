@@ -55,6 +55,8 @@ func (r *Router) examine(ctx context.Context, t *topology, s *source) time.Durat
 	}
 	switch {
 	case err == nil:
+	case errors.Is(err, context.DeadlineExceeded) && s.miss() < s.patience():
+		return 0 // our own process may have been starved
 	case errors.Is(err, context.DeadlineExceeded) || t.classify(err) == FaultConnection:
 		r.down(t, s, err, true)
 		return pause
@@ -88,6 +90,7 @@ func (r *Router) assess(t *topology, s *source, o observation) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.last, s.state.lag = o, -1
+	s.misses = 0
 	if s.role == roleMaster {
 		if o.position >= 0 && !o.standby {
 			r.written.Store(o.position)
@@ -122,6 +125,22 @@ func (r *Router) assess(t *topology, s *source, o observation) error {
 		}
 	}
 	return nil
+}
+
+// miss counts the probes in a row that got no answer in time.
+func (s *source) miss() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.misses++
+	return s.misses
+}
+
+// patience is how many of them say that a source is hung. Nothing is gained by calling the master so early: nobody else can write.
+func (s *source) patience() int {
+	if s.role == roleMaster {
+		return 4
+	}
+	return 2
 }
 
 func (s *source) note(err error) {

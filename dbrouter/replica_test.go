@@ -19,17 +19,21 @@ import (
 	"github.com/nines-go/nines/internal/lab"
 )
 
-// readers run reads until stop; they return how many were answered and the first failure.
-func readers(ctx context.Context, n int, rd *dbrouter.Reader) (stop func() (answered int64, err error), count *atomic.Int64) {
-	count = new(atomic.Int64)
-	var failure atomic.Pointer[error]
-	done := make(chan struct{})
-	var wg sync.WaitGroup
+// load is a number of readers that read without a pause.
+type load struct {
+	counts  []atomic.Int64 // answered, by reader
+	failure atomic.Pointer[error]
+	done    chan struct{}
+	wg      sync.WaitGroup
+}
+
+func readers(ctx context.Context, n int, rd *dbrouter.Reader) *load {
+	l := &load{counts: make([]atomic.Int64, n), done: make(chan struct{})}
 	for i := range n {
-		wg.Go(func() {
+		l.wg.Go(func() {
 			for {
 				select {
-				case <-done:
+				case <-l.done:
 					return
 				default:
 				}
@@ -44,27 +48,36 @@ func readers(ctx context.Context, n int, rd *dbrouter.Reader) (stop func() (answ
 					}
 				}
 				if err != nil {
-					failure.CompareAndSwap(nil, &err)
+					l.failure.CompareAndSwap(nil, &err)
 				} else {
-					count.Add(1)
+					l.counts[i].Add(1)
 				}
 			}
 		})
 	}
-	return func() (int64, error) {
-		close(done)
-		wg.Wait()
-		if err := failure.Load(); err != nil {
-			return count.Load(), *err
-		}
-		return count.Load(), nil
-	}, count
+	return l
 }
 
-func more(t *testing.T, count *atomic.Int64) {
+// more waits until every reader has had more answers: none of them hangs.
+func (l *load) more(t *testing.T) {
 	t.Helper()
-	was := count.Load()
-	eventually(t, "reads go on", func() bool { return count.Load() > was+100 })
+	for i := range l.counts {
+		was := l.counts[i].Load()
+		require.Eventually(t, func() bool { return l.counts[i].Load() > was+10 }, patience/4, 5*time.Millisecond, "a reader hangs")
+	}
+}
+
+// stop ends the load and returns how many reads were answered, and the first failure.
+func (l *load) stop() (answered int64, err error) {
+	close(l.done)
+	l.wg.Wait()
+	for i := range l.counts {
+		answered += l.counts[i].Load()
+	}
+	if e := l.failure.Load(); e != nil {
+		err = *e
+	}
+	return answered, err
 }
 
 // No read fails while a replica freezes, dies, comes back, and while all of them are gone.
@@ -72,14 +85,14 @@ func TestNoReadFails(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			c, r := cluster(t, driver, nil)
-			stop, count := readers(t.Context(), 6, r.Replica())
-			more(t, count)
+			reads := readers(t.Context(), 6, r.Replica())
+			reads.more(t)
 
 			began := time.Now()
 			c.Pause(1)
 			eventually(t, "the frozen replica is out", func() bool { return !source(r, 1).Healthy })
 			t.Logf("a frozen replica was out of use after %v", time.Since(began).Round(time.Millisecond))
-			more(t, count)
+			reads.more(t)
 			c.Resume(1)
 			eventually(t, "the replica is back", func() bool { return source(r, 1).Healthy })
 
@@ -87,18 +100,18 @@ func TestNoReadFails(t *testing.T) {
 			c.Kill(2)
 			eventually(t, "the dead replica is out", func() bool { return !source(r, 2).Healthy })
 			t.Logf("a dead replica was out of use after %v", time.Since(began).Round(time.Millisecond))
-			more(t, count)
+			reads.more(t)
 			c.Kill(1)
 			eventually(t, "no replica is left", func() bool { return !source(r, 1).Healthy })
 			require.Equal(t, c.Addr(0), "127.0.0.1:"+must(port(t.Context(), r.Replica())), "the master serves")
-			more(t, count)
+			reads.more(t)
 			c.Start(1)
 			c.Start(2)
 			eventually(t, "replicas are back", func() bool { return source(r, 1).Healthy && source(r, 2).Healthy })
 			eventually(t, "replicas serve", func() bool { return c.Addr(0) != "127.0.0.1:"+must(port(t.Context(), r.Replica())) })
-			more(t, count)
+			reads.more(t)
 
-			n, err := stop()
+			n, err := reads.stop()
 			require.NoError(t, err)
 			t.Logf("%d reads, 0 failed, %d attempts moved", n, r.Stats().ReadsMoved)
 		})
@@ -277,7 +290,7 @@ func TestReplaceUnderLoad(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			c, r := cluster(t, driver, nil)
 			ctx := t.Context()
-			stop, count := readers(ctx, 3, r.Replica())
+			reads := readers(ctx, 3, r.Replica())
 			done := make(chan struct{})
 			var wg sync.WaitGroup
 			var failure atomic.Pointer[error]
@@ -334,10 +347,10 @@ func TestReplaceUnderLoad(t *testing.T) {
 			require.NotContains(t, err.Error(), "hunter2")
 			faulty.DataSource = ""
 			require.ErrorContains(t, r.Reconfigure(ctx, faulty), "DataSource is empty")
-			more(t, count)
+			reads.more(t)
 			close(done)
 			wg.Wait()
-			n, err := stop()
+			n, err := reads.stop()
 			require.NoError(t, err)
 			require.Nil(t, failure.Load(), "%v", failure.Load())
 			var rows int64

@@ -44,6 +44,7 @@ type source struct {
 	endLife context.CancelCauseFunc
 	healthy bool
 	good    int  // good probes since it was taken out of use
+	misses  int  // probes in a row without an answer in time
 	standby bool // it was a standby when last seen so
 	plain   bool // it does not know the dialect's probe
 }

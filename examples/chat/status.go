@@ -41,13 +41,11 @@ type clusterStatus struct {
 			Remedy string `json:"remedy"`
 		} `json:"reasons"`
 		Cards []struct {
-			Name   string `json:"name"`
-			Level  string `json:"level"`
-			Error  string `json:"error"`
-			Remedy string `json:"remedy"`
-			Stats  struct {
-				Leading bool
-			} `json:"stats"`
+			Name   string          `json:"name"`
+			Level  string          `json:"level"`
+			Error  string          `json:"error"`
+			Remedy string          `json:"remedy"`
+			Stats  json.RawMessage `json:"stats"`
 		} `json:"cards"`
 	} `json:"nodes"`
 }
@@ -104,7 +102,12 @@ func printNodes(out io.Writer, doc clusterStatus) {
 			reasons = append(reasons, r.Text)
 		}
 		for _, c := range n.Cards {
-			if c.Stats.Leading {
+			var election struct {
+				State struct {
+					Leading bool `json:"leading"`
+				} `json:"state"`
+			}
+			if c.Name == "leader" && json.Unmarshal(c.Stats, &election) == nil && election.State.Leading {
 				leader = "leader"
 			}
 			if c.Level != "green" {

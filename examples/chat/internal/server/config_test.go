@@ -190,3 +190,19 @@ func TestValidate(t *testing.T) {
 		require.NotContains(t, cfg.Validate().Error(), "secret")
 	}
 }
+
+func TestRedact(t *testing.T) {
+	for source, want := range map[string]string{
+		"postgres://chat:secret@db/chat?sslmode=disable":    "postgres://chat:xxxxx@db/chat?sslmode=disable",
+		"chat:secret@tcp(db:3306)/chat":                     "chat:xxxxx@tcp(db:3306)/chat",
+		"chat:sec@ret@tcp(db:3306)/chat":                    "chat:xxxxx@tcp(db:3306)/chat",
+		"host=db user=chat password=secret sslmode=disable": "host=db user=chat password=xxxxx sslmode=disable",
+		"host=db password='my secret' user=chat":            "host=db password=xxxxx …",
+		"host=db password = secret":                         "host=db password=xxxxx …",
+		"file:/var/chat.db":                                 "file:/var/chat.db",
+		"file:chat.db?_pragma=key('secret')":                "file:chat.db?xxxxx",
+		"postgres://db/chat?user=chat&password=secret":      "postgres://db/chat?password=xxxxx&user=chat",
+	} {
+		require.Equal(t, want, server.Redact(source), source)
+	}
+}

@@ -151,7 +151,7 @@ func (s *Server) openDatabase(ctx context.Context) (err error) {
 		Trace:           c.Trace, Logger: s.log,
 	})
 	if err != nil {
-		return fmt.Errorf("SqlSettings.DataSource %q cannot be used (%w): start the database, or give another address, user or password", redact(c.DataSource), err)
+		return &databaseError{err}
 	}
 	s.store = store.New(s.db)
 	if err := s.store.Migrate(ctx); err != nil {
@@ -161,23 +161,49 @@ func (s *Server) openDatabase(ctx context.Context) (err error) {
 	return nil
 }
 
+// databaseError says that it is about SqlSettings; dbrouter names the setting, its value and what to do.
+type databaseError struct{ err error }
+
+func (e *databaseError) Error() string {
+	text := strings.TrimPrefix(e.err.Error(), "dbrouter: open: ")
+	if strings.HasPrefix(text, "DataSource") {
+		return "SqlSettings." + text
+	}
+	return "SqlSettings: " + text
+}
+
+func (e *databaseError) Unwrap() error { return e.err }
+
 // redact leaves the password out of a data source.
 func redact(source string) string {
 	if u, err := url.Parse(source); err == nil && u.Scheme != "" && u.Host != "" {
+		if q := u.Query(); q.Has("password") {
+			q.Set("password", "xxxxx")
+			u.RawQuery = q.Encode()
+		}
 		return u.Redacted()
 	}
-	if user, rest, ok := strings.Cut(source, "@"); ok { // user:password@tcp(host)/name
-		name, _, _ := strings.Cut(user, ":")
-		return name + ":xxxxx@" + rest
+	if i := strings.LastIndex(source, "@"); i >= 0 { // user:password@tcp(host)/name
+		name, _, _ := strings.Cut(source[:i], ":")
+		return name + ":xxxxx" + source[i:]
+	}
+	if strings.HasPrefix(source, "file:") {
+		path, query, ok := strings.Cut(source, "?")
+		if ok && strings.Contains(strings.ToLower(query), "key") {
+			return path + "?xxxxx"
+		}
+		return source
 	}
 	words := strings.Fields(source) // host=… password=…
 	for i, w := range words {
-		if strings.HasPrefix(strings.ToLower(w), "password=") {
-			words[i] = "password=xxxxx"
-			if strings.HasPrefix(w[len("password="):], "'") && !strings.HasSuffix(w, "'") {
-				return strings.Join(words[:i+1], " ") + " …" // a password with blanks in it
-			}
+		if !strings.HasPrefix(strings.ToLower(w), "password") {
+			continue
 		}
+		value := strings.TrimPrefix(w[len("password"):], "=")
+		if value == "" || strings.HasPrefix(value, "'") && !strings.HasSuffix(value, "'") { // it goes on after a blank
+			return strings.Join(append(words[:i], "password=xxxxx …"), " ")
+		}
+		words[i] = "password=xxxxx"
 	}
 	return strings.Join(words, " ")
 }

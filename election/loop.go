@@ -279,16 +279,15 @@ func (l *loop) look(ctx context.Context) core.Event {
 
 func (l *loop) acquire(ctx context.Context, a core.Acquire) core.Event {
 	e := l.e
-	sent := e.clock.now()
 	var unblock func()
 	if a.Escalate {
 		unblock = e.store.Escalate(ctx)
 	}
-	got, err := e.store.Acquire(ctx, a.Row, a.Holder, func() { sent = e.clock.now() })
+	got, err := e.store.Acquire(ctx, a.Row, a.Holder, e.clock.now)
 	if unblock != nil {
 		unblock()
 	}
-	return core.Acquired{Outcome: got.Outcome, Term: got.Term, Identity: got.Identity, Sent: sent, Err: text(err)}
+	return core.Acquired{Outcome: got.Outcome, Term: got.Term, Identity: got.Identity, Sent: got.Sent, Err: text(err)}
 }
 
 // announce writes the advisory claim into the tag of this node, again when that failed.

@@ -147,11 +147,10 @@ func (l *Lock) fault() error {
 func (l *Lock) do(ctx context.Context, a core.Action) core.Event {
 	switch a := a.(type) {
 	case core.Acquire:
-		sent := l.clock.now()
 		long, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*defaultTTL)
 		defer cancel()
-		got, err := l.store.Acquire(long, a.Row, a.Holder, func() { sent = l.clock.now() })
-		return core.Acquired{Outcome: got.Outcome, Term: got.Term, Identity: got.Identity, Sent: sent, Err: text(err)}
+		got, err := l.store.Acquire(long, a.Row, a.Holder, l.clock.now)
+		return core.Acquired{Outcome: got.Outcome, Term: got.Term, Identity: got.Identity, Sent: got.Sent, Err: text(err)}
 	case core.Renew:
 		ctx, cancel := context.WithTimeout(ctx, l.trusted)
 		defer cancel()

@@ -83,12 +83,11 @@ func (c *contender) do(ctx context.Context, a core.Action) core.Event {
 		row, err := c.s.Look(ctx)
 		return core.Looked{Row: row, At: c.now(), Err: text(err)}
 	case core.Acquire:
-		sent := c.now()
-		got, err := c.s.Acquire(ctx, a.Row, a.Holder, func() { sent = c.now() })
+		got, err := c.s.Acquire(ctx, a.Row, a.Holder, c.now)
 		if got.Outcome == core.Granted {
 			c.book.granted(c.t, got.Term, a.Holder, c.now().Mono)
 		}
-		return core.Acquired{Outcome: got.Outcome, Term: got.Term, Identity: got.Identity, Sent: sent, Err: text(err)}
+		return core.Acquired{Outcome: got.Outcome, Term: got.Term, Identity: got.Identity, Sent: got.Sent, Err: text(err)}
 	case core.Renew:
 		sent := c.now()
 		id, ok, err := c.s.Renew(ctx, a.Term, a.Holder, a.Lock)

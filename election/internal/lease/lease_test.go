@@ -60,11 +60,13 @@ func prepare(t *testing.T, p place) place {
 
 func (p place) store(ttl time.Duration) *lease.Store { return lease.New(p.open(), p.d, "x", ttl) }
 
+func still() core.Now { return core.Now{} }
+
 func take(t *testing.T, s *lease.Store, holder string) uint64 {
 	t.Helper()
 	row, err := s.Look(t.Context())
 	require.NoError(t, err)
-	got, err := s.Acquire(t.Context(), row, holder, func() {})
+	got, err := s.Acquire(t.Context(), row, holder, still)
 	require.NoError(t, err)
 	require.Equal(t, core.Granted, got.Outcome)
 	return got.Term
@@ -86,7 +88,7 @@ func TestFirstAcquire(t *testing.T) {
 				}
 				looked.Done()
 				looked.Wait()
-				got, err := s.Acquire(t.Context(), row, fmt.Sprintf("n%d/1", i), func() {})
+				got, err := s.Acquire(t.Context(), row, fmt.Sprintf("n%d/1", i), still)
 				if err != nil {
 					t.Error(err)
 				}
@@ -115,7 +117,7 @@ func TestAcquireComparesEverything(t *testing.T) {
 		} {
 			o := row
 			change(&o)
-			got, err := s.Acquire(t.Context(), o, "c/1", func() {})
+			got, err := s.Acquire(t.Context(), o, "c/1", still)
 			require.NoError(t, err, name)
 			require.Equal(t, core.Lost, got.Outcome, name)
 		}
@@ -226,7 +228,7 @@ func TestStoppedBetweenFenceAndCommit(t *testing.T) {
 	require.NoError(t, err)
 	tries := 0
 	for {
-		got, err := s.Acquire(t.Context(), row, "b/1", func() {})
+		got, err := s.Acquire(t.Context(), row, "b/1", still)
 		if got.Outcome == core.Granted {
 			break
 		}
@@ -258,7 +260,7 @@ func TestEscalate(t *testing.T) {
 	require.NoError(t, err)
 	stop := s.Escalate(t.Context())
 	began := time.Now()
-	got, err := s.Acquire(t.Context(), row, "b/1", func() {})
+	got, err := s.Acquire(t.Context(), row, "b/1", still)
 	stop()
 	require.NoError(t, err)
 	require.Equal(t, core.Granted, got.Outcome)
@@ -316,7 +318,7 @@ func TestRevokeAgainstStreams(t *testing.T) {
 	revokedAt.Store(&now)
 	row, err = s.Look(t.Context())
 	require.NoError(t, err)
-	got, err := s.Acquire(t.Context(), row, "b/1", func() {})
+	got, err := s.Acquire(t.Context(), row, "b/1", still)
 	took := time.Since(began)
 	require.NoError(t, err)
 	require.Equal(t, core.Granted, got.Outcome)
@@ -349,13 +351,16 @@ func TestCancelledCommitIsUnknown(t *testing.T) {
 	defer reset()
 	_, err = db.Exec(`SELECT pg_reload_conf()`)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool {
-		var v string
-		return db.Get(&v, `SHOW synchronous_standby_names`) == nil && v == "nobody"
-	}, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { // a background process has to learn of it too
+		short, done := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer done()
+		_, _ = db.ExecContext(short, `CREATE TABLE IF NOT EXISTS probe (n int)`)
+		_, _ = db.ExecContext(short, `INSERT INTO probe VALUES (1)`)
+		return short.Err() != nil
+	}, 20*time.Second, 10*time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	got, err := s.Acquire(ctx, row, "a/1", func() {})
+	got, err := s.Acquire(ctx, row, "a/1", still)
 	require.Error(t, err)
 	require.Equal(t, core.Unknown, got.Outcome)
 	reset()

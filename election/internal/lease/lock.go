@@ -40,19 +40,17 @@ func (l *Lock) keys(term uint64) (int32, int32) {
 func (l *Lock) Hold(ctx context.Context, term uint64, taken func(session string)) error {
 	defer l.pin.Discard()
 	k1, k2 := l.keys(term)
-	var session string
-	err := l.pin.With(ctx, func(c *sql.Conn) error {
+	session, err := with(ctx, &l.pin, func(c *sql.Conn) (string, error) {
 		var got bool
 		var id string
 		var pid int64
 		if err := c.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1,$2), `+identity(l.Store.Dialect)+`, pg_backend_pid()`, k1, k2).Scan(&got, &id, &pid); err != nil {
-			return err
+			return "", err
 		}
 		if !got {
-			return errors.New("the session lock is taken")
+			return "", errors.New("the session lock is taken")
 		}
-		session = fmt.Sprintf("%s#%d", id, pid)
-		return nil
+		return fmt.Sprintf("%s#%d", id, pid), nil
 	})
 	if err != nil {
 		return err
@@ -70,44 +68,58 @@ func (l *Lock) Hold(ctx context.Context, term uint64, taken func(session string)
 		if Generation(l.Store.DB) != gen {
 			return errors.New("the pool was replaced")
 		}
-		err := l.pin.With(ctx, func(c *sql.Conn) error {
-			short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
-			defer cancel()
-			var one int
-			return c.QueryRowContext(short, `SELECT 1`).Scan(&one)
-		})
-		if err != nil {
+		if err := l.poll(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// poll asks the session for a sign of life. With the grace it takes 300 ms at most.
+func (l *Lock) poll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond-grace)
+	defer cancel()
+	_, err := with(ctx, &l.pin, func(c *sql.Conn) (one int, err error) {
+		return one, c.QueryRowContext(ctx, `SELECT 1`).Scan(&one)
+	})
+	return err
 }
 
 // Wait returns nil when the session named has ended on its server: the lock of its term was freed while this session waited. The
 // lock is given back at once, and it is shared, so that all who wait learn of it.
 func (l *Lock) Wait(ctx context.Context, term uint64, session string) error {
 	k1, k2 := l.keys(term)
-	return l.pin.With(ctx, func(c *sql.Conn) error {
-		var id, again string
-		var pid, pidAgain int64
-		if err := c.QueryRowContext(ctx, `SELECT `+identity(l.Store.Dialect)+`, pg_backend_pid()`).Scan(&id, &pid); err != nil {
-			return err
-		}
-		at := strings.LastIndexByte(session, '#')
-		if at < 0 || session[:at] != id || session == fmt.Sprintf("%s#%d", id, pid) {
-			return errors.New("the lock is of another server or of this session")
-		}
-		if _, err := c.ExecContext(ctx, `SELECT pg_advisory_lock_shared($1,$2)`, k1, k2); err != nil {
-			return err
-		}
-		var ok bool
-		if err := c.QueryRowContext(ctx, `SELECT pg_advisory_unlock_shared($1,$2), `+identity(l.Store.Dialect)+`, pg_backend_pid()`, k1, k2).Scan(&ok, &again, &pidAgain); err != nil {
-			return err
-		}
-		if !ok || id != again || pid != pidAgain {
-			return errors.New("the session changed while it waited")
-		}
-		return nil
-	})
+	_, err := with(ctx, &l.pin, func(c *sql.Conn) (struct{}, error) { return struct{}{}, l.wait(ctx, c, k1, k2, session) })
+	return err
+}
+
+func (l *Lock) wait(ctx context.Context, c *sql.Conn, k1, k2 int32, session string) error {
+	var id, again string
+	var pid, pidAgain int64
+	if err := c.QueryRowContext(ctx, `SELECT `+identity(l.Store.Dialect)+`, pg_backend_pid()`).Scan(&id, &pid); err != nil {
+		return err
+	}
+	if sessionServer(session) != id || session == fmt.Sprintf("%s#%d", id, pid) {
+		return errors.New("the lock is of another server or of this session")
+	}
+	if _, err := c.ExecContext(ctx, `SELECT pg_advisory_lock_shared($1,$2)`, k1, k2); err != nil {
+		return err
+	}
+	var ok bool
+	if err := c.QueryRowContext(ctx, `SELECT pg_advisory_unlock_shared($1,$2), `+identity(l.Store.Dialect)+`, pg_backend_pid()`, k1, k2).Scan(&ok, &again, &pidAgain); err != nil {
+		return err
+	}
+	if !ok || id != again || pid != pidAgain {
+		return errors.New("the session changed while it waited")
+	}
+	return nil
+}
+
+func sessionServer(session string) string {
+	i := strings.LastIndexByte(session, '#')
+	if i < 0 {
+		return ""
+	}
+	return session[:i]
 }
 
 // Unblock ends the sessions that an acquire on the lease's own connection is waiting for. It needs a third connection for a moment.
@@ -122,9 +134,11 @@ func (s *Store) Unblock(ctx context.Context, pid int64) error {
 }
 
 // PID is the session of the lease's own connection.
-func (s *Store) PID(ctx context.Context) (pid int64, err error) {
-	err = s.pin.With(ctx, func(c *sql.Conn) error { return c.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&pid) })
-	return pid, err
+func (s *Store) PID(ctx context.Context) (int64, error) {
+	return with(ctx, &s.pin, func(c *sql.Conn) (pid int64, err error) {
+		err = c.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&pid)
+		return pid, err
+	})
 }
 
 // Escalate begins to end the sessions that keep the next Acquire waiting. stop ends that.

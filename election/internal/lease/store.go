@@ -5,10 +5,8 @@ package lease
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/nines-go/nines/election/internal/core"
@@ -46,18 +44,17 @@ func New(db DB, d dialect.Dialect, name string, ttl time.Duration) *Store {
 func (s *Store) Close() { s.pin.Close() }
 
 // Look reads the row, and makes it when there is none.
-func (s *Store) Look(ctx context.Context) (row core.Row, err error) {
-	err = s.pin.With(ctx, func(c *sql.Conn) error {
-		row, err = s.look(ctx, c)
+func (s *Store) Look(ctx context.Context) (core.Row, error) {
+	return with(ctx, &s.pin, func(c *sql.Conn) (core.Row, error) {
+		row, err := s.look(ctx, c)
 		if errors.Is(err, sql.ErrNoRows) {
 			if err := s.create(ctx, c); err != nil {
-				return err
+				return row, err
 			}
 			row, err = s.look(ctx, c)
 		}
-		return err
+		return row, err
 	})
-	return row, err
 }
 
 func (s *Store) look(ctx context.Context, c *sql.Conn) (r core.Row, err error) {
@@ -89,112 +86,116 @@ type Acquired struct {
 	Outcome  core.Outcome
 	Term     uint64
 	Identity string
+	Sent     core.Now // read right before the statement that writes the beat was sent: trust counts from there
 }
 
 // errHeld says that the row is not as it was seen.
 var errHeld = errors.New("the lease is held")
 
-// Acquire takes the lease if its row is still as o says. before is called right before the statement that writes the beat is sent:
-// trust counts from there. The error goes with the outcomes Blocked, Unknown and Failed.
-func (s *Store) Acquire(ctx context.Context, o core.Row, holder string, before func()) (got Acquired, err error) {
-	got.Outcome = core.Failed
-	err = s.pin.With(ctx, func(c *sql.Conn) error {
-		sent := false
-		err := s.inTxCommit(ctx, c, func() error {
-			if err := s.beforeAcquire(ctx, c); err != nil {
-				return err
-			}
-			var row core.Row
-			var us int64
-			q := s.bind(`SELECT term, holder, beat, ` + s.identity() + `, ` + s.now() + ` FROM nines_lease_beats WHERE name=?` + s.forUpdate())
-			if err := c.QueryRowContext(ctx, q, s.Name).Scan(&row.Term, &row.Holder, &row.Beat, &row.Identity, &us); err != nil {
-				return err
-			}
-			if row.Term != o.Term || row.Holder != o.Holder || row.Beat != o.Beat || row.Identity != o.Identity {
-				return errHeld
-			}
-			got.Identity = row.Identity
-			got.Term = max(o.Term+1, uint64(max(us, 0)/1000))
-			n, err := affected(c.ExecContext(ctx, s.bind(`UPDATE nines_lease_terms SET term=?, holder=? WHERE name=? AND term=?`), got.Term, holder, s.Name, o.Term))
-			if err != nil {
-				return err
-			}
-			if n != 1 {
-				return errHeld
-			}
-			before()
-			n, err = affected(c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET term=?, holder=?, beat=beat+1, server=`+s.identity()+`, lock_session='', expires_us=`+s.now()+`+? WHERE name=?`),
-				got.Term, holder, s.TTL.Microseconds(), s.Name))
-			if err == nil && n != 1 {
-				return errHeld
-			}
+// Acquire takes the lease if its row is still as o says. The error goes with the outcomes Blocked, Unknown and Failed.
+func (s *Store) Acquire(ctx context.Context, o core.Row, holder string, clock func() core.Now) (Acquired, error) {
+	began := clock()
+	got, err := with(ctx, &s.pin, func(c *sql.Conn) (Acquired, error) { return s.acquire(ctx, c, o, holder, clock) })
+	if errors.Is(err, errStuck) { // it may still happen
+		got = Acquired{Outcome: core.Unknown, Identity: o.Identity, Sent: began}
+	} else if got.Outcome == "" {
+		got.Outcome = core.Failed // no connection
+	}
+	return got, err
+}
+
+func (s *Store) acquire(ctx context.Context, c *sql.Conn, o core.Row, holder string, clock func() core.Now) (Acquired, error) {
+	got := Acquired{Outcome: core.Failed}
+	sent := false
+	err := s.inTxCommit(ctx, c, func() error {
+		if err := s.beforeAcquire(ctx, c); err != nil {
 			return err
-		}, &sent)
-		switch {
-		case err == nil:
-			got.Outcome = core.Granted
-		case errors.Is(err, errHeld):
-			got.Outcome = core.Lost
-			return nil
-		case sent:
-			got.Outcome = core.Unknown
-		case isLockTimeout(err):
-			got.Outcome = core.Blocked
+		}
+		var row core.Row
+		var us int64
+		q := s.bind(`SELECT term, holder, beat, ` + s.identity() + `, ` + s.now() + ` FROM nines_lease_beats WHERE name=?` + s.forUpdate())
+		if err := c.QueryRowContext(ctx, q, s.Name).Scan(&row.Term, &row.Holder, &row.Beat, &row.Identity, &us); err != nil {
+			return err
+		}
+		if row.Term != o.Term || row.Holder != o.Holder || row.Beat != o.Beat || row.Identity != o.Identity {
+			return errHeld
+		}
+		got.Identity = row.Identity
+		got.Term = max(o.Term+1, uint64(max(us, 0)/1000))
+		n, err := affected(c.ExecContext(ctx, s.bind(`UPDATE nines_lease_terms SET term=?, holder=? WHERE name=? AND term=?`), got.Term, holder, s.Name, o.Term))
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return errHeld
+		}
+		got.Sent = clock()
+		n, err = affected(c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET term=?, holder=?, beat=beat+1, server=`+s.identity()+`, lock_session='', expires_us=`+s.now()+`+? WHERE name=?`),
+			got.Term, holder, s.TTL.Microseconds(), s.Name))
+		if err == nil && n != 1 {
+			return errHeld
 		}
 		return err
-	})
+	}, &sent)
+	switch {
+	case err == nil:
+		got.Outcome = core.Granted
+	case errors.Is(err, errHeld):
+		got.Outcome = core.Lost
+		return got, nil
+	case sent:
+		got.Outcome = core.Unknown
+	case isLockTimeout(err):
+		got.Outcome = core.Blocked
+	}
 	return got, err
 }
 
 // Renew writes the next beat. ok is false when the lease is not the holder's any more.
 func (s *Store) Renew(ctx context.Context, term uint64, holder, lock string) (identity string, ok bool, err error) {
-	err = s.pin.With(ctx, func(c *sql.Conn) error {
-		identity, ok, err = s.renew(ctx, c, term, holder, lock)
-		return err
-	})
-	return identity, ok, err
+	identity, err = with(ctx, &s.pin, func(c *sql.Conn) (string, error) { return s.renew(ctx, c, term, holder, lock) })
+	return identity, identity != "", err
 }
 
-func (s *Store) renew(ctx context.Context, tx Tx, term uint64, holder, lock string) (identity string, ok bool, err error) {
+// renew answers with the identity of the server, "" when there is no such row.
+func (s *Store) renew(ctx context.Context, tx Tx, term uint64, holder, lock string) (identity string, err error) {
 	set := `UPDATE nines_lease_beats SET beat=` + s.nextBeat() + `, server=` + s.identity() + `, lock_session=?, expires_us=` + s.now() + `+? WHERE name=? AND holder=? AND term=?`
 	args := []any{lock, s.TTL.Microseconds(), s.Name, holder, term}
 	if s.Dialect != dialect.MySQL {
 		err := tx.QueryRowContext(ctx, s.bind(set+` RETURNING server`), args...).Scan(&identity)
 		if errors.Is(err, sql.ErrNoRows) {
-			return "", false, nil
+			return "", nil
 		}
-		return identity, err == nil, err
+		return identity, err
 	}
 	res, err := tx.ExecContext(ctx, set, args...)
 	if err != nil {
-		return "", false, err
+		return "", err
 	}
 	beat, err := res.LastInsertId()
 	if err != nil || beat == 0 {
-		return "", false, err
+		return "", err
 	}
 	err = tx.QueryRowContext(ctx, `SELECT `+s.identity()).Scan(&identity)
-	return identity, err == nil, err
+	return identity, err
 }
 
 // Release gives the lease back, with the mark of how. It does nothing on another run of the server than the one that took the last
 // write: a copy may lack what another holder did since.
 func (s *Store) Release(ctx context.Context, term uint64, holder, mark string) error {
-	return s.pin.With(ctx, func(c *sql.Conn) error {
-		_, err := c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET holder=?, lock_session='', beat=beat+1, expires_us=0 WHERE name=? AND term=? AND holder=? AND server=`+s.identity()), mark, s.Name, term, holder)
-		return err
+	_, err := with(ctx, &s.pin, func(c *sql.Conn) (sql.Result, error) {
+		return c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET holder=?, lock_session='', beat=beat+1, expires_us=0 WHERE name=? AND term=? AND holder=? AND server=`+s.identity()), mark, s.Name, term, holder)
 	})
+	return err
 }
 
 // Revoke takes the lease from its holder if the row is still as o says: no transaction is fenced by that term any more.
 func (s *Store) Revoke(ctx context.Context, o core.Row) (done bool, err error) {
-	err = s.pin.With(ctx, func(c *sql.Conn) error {
+	return with(ctx, &s.pin, func(c *sql.Conn) (bool, error) {
 		n, err := affected(c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET holder='`+core.Revoked+`', lock_session='', beat=beat+1, expires_us=0 WHERE name=? AND term=? AND holder=? AND beat=?`),
 			s.Name, o.Term, o.Holder, o.Beat))
-		done = n == 1
-		return err
+		return n == 1, err
 	})
-	return done, err
 }
 
 func affected(res sql.Result, err error) (int64, error) {
@@ -231,75 +232,4 @@ func (s *Store) inTxCommit(ctx context.Context, c *sql.Conn, fn func() error, se
 		return fmt.Errorf("rollback: %w", rerr)
 	}
 	return err
-}
-
-// Pin is a connection that is kept, or taken for each use.
-type Pin struct {
-	DB     DB
-	Pinned bool
-
-	mu   sync.Mutex
-	conn *sql.Conn
-	gen  uint64
-}
-
-// Generation is the number of the DB's pool where it has one: a pinned connection of an older pool has to be given back.
-func Generation(db DB) uint64 {
-	if g, ok := db.(interface{ Generation() uint64 }); ok {
-		return g.Generation()
-	}
-	return 0
-}
-
-// With runs fn on the connection. A pinned connection on which fn failed is thrown away, whatever state it is in.
-func (p *Pin) With(ctx context.Context, fn func(c *sql.Conn) error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	gen := Generation(p.DB)
-	if p.conn != nil && p.gen != gen {
-		p.conn.Close()
-		p.conn = nil
-	}
-	c := p.conn
-	if c == nil {
-		var err error
-		if c, err = p.DB.Conn(ctx); err != nil {
-			return err
-		}
-	}
-	if !p.Pinned {
-		defer c.Close()
-		return fn(c)
-	}
-	p.conn, p.gen = c, gen
-	err := fn(c)
-	if err != nil {
-		p.discard()
-	}
-	return err
-}
-
-func (p *Pin) discard() {
-	_ = p.conn.Raw(func(any) error { return driver.ErrBadConn })
-	p.conn.Close()
-	p.conn = nil
-}
-
-// Close gives the connection back, or throws it away when it may hold locks.
-func (p *Pin) Close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.conn != nil {
-		p.conn.Close()
-		p.conn = nil
-	}
-}
-
-// Discard throws the connection away, and its session with it.
-func (p *Pin) Discard() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.conn != nil {
-		p.discard()
-	}
 }

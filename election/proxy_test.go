@@ -1,0 +1,124 @@
+package election_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nines-go/nines/election"
+	"github.com/nines-go/nines/election/electiontest"
+	"github.com/nines-go/nines/internal/lab"
+	"github.com/stretchr/testify/require"
+)
+
+// proxy stands between a client and a server. Sever ends the connections to the server and says nothing to the clients: what a firewall,
+// a NAT or a load balancer does.
+type proxy struct {
+	ln      net.Listener
+	target  string
+	mu      sync.Mutex
+	up      []net.Conn
+	down    []net.Conn
+	severed bool
+	wg      sync.WaitGroup
+}
+
+func newProxy(t *testing.T, target string) *proxy {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	p := &proxy{ln: ln, target: target}
+	p.wg.Go(p.accept)
+	t.Cleanup(func() {
+		ln.Close()
+		p.mu.Lock()
+		for _, c := range append(p.up, p.down...) {
+			c.Close()
+		}
+		p.mu.Unlock()
+		p.wg.Wait()
+	})
+	return p
+}
+
+func (p *proxy) accept() {
+	for {
+		c, err := p.ln.Accept()
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		p.down = append(p.down, c)
+		if !p.severed {
+			if u, err := net.Dial("tcp", p.target); err == nil {
+				p.up = append(p.up, u)
+				p.wg.Go(func() { _, _ = io.Copy(u, c) })
+				p.wg.Go(func() { _, _ = io.Copy(c, u) })
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
+// sever also keeps later connections without an answer.
+func (p *proxy) sever() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.severed = true
+	for _, c := range p.up {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}
+}
+
+// Golden scenario 13: the server's side of the holder's connections is reset and the holder hears nothing. Its session lock is free at
+// once: another does fenced work, and other work only when the trust of the first must have ended. That one notices by its poll.
+func TestSilentHolder(t *testing.T) {
+	t.Parallel()
+	server := lab.Postgres(t, 0)
+	p := newProxy(t, server.Addr(0))
+	u, err := url.Parse(server.URL(0))
+	require.NoError(t, err)
+	u.Host = p.ln.Addr().String()
+	c := electiontest.New()
+	a := start(t, c, "a", openPostgres(t, "postgres", u.String()), nil)
+	eventually(t, "a leads", a.IsLeader)
+	b := start(t, c, "b", pool(t, server, 0), nil)
+	eventually(t, "b waits for the lock", func() bool { return waiters(t, b.db) == 1 })
+	first := a.State().Term
+	stop := watchUnfenced(t, a, b)
+	ended := make(chan time.Time, 1)
+	go func() {
+		_ = a.Lead(context.Background(), func(ctx context.Context, _ uint64) error {
+			<-ctx.Done()
+			select {
+			case ended <- time.Now():
+			default:
+			}
+			return nil
+		})
+	}()
+	eventually(t, "Lead runs", func() bool { return a.Stats().Running == 1 })
+	cut := time.Now()
+	p.sever()
+	var fenced time.Duration
+	var term uint64
+	require.NoError(t, b.LeadFenced(within(t), func(_ context.Context, n uint64) error {
+		term, fenced = n, time.Since(cut)
+		return nil
+	}))
+	require.Greater(t, term, first)
+	noticed := (<-ended).Sub(cut)
+	eventually(t, "b leads unfenced", b.IsLeader)
+	t.Logf("fenced work elsewhere after %v, the holder stopped after %v, unfenced work after %v", fenced, noticed, time.Since(cut))
+	require.Less(t, fenced, 1500*time.Millisecond, "it waited for the lease")
+	require.Less(t, noticed, 2400*time.Millisecond, "it did not poll")
+	require.Greater(t, time.Since(cut), 1900*time.Millisecond)
+	stop()
+	tx, err := b.db.Begin()
+	require.NoError(t, err)
+	require.ErrorIs(t, a.Commit(within(t), tx, first), election.ErrDeposed)
+}

@@ -198,10 +198,13 @@ func (n *Node) tellAll(ctx context.Context) error {
 		call, c := n.calls.open(id)
 		defer n.calls.forget(call)
 		err := n.carry(ctx, id, link.Control, controlEnvelope(kindInfo, call), body)
+		if errors.Is(err, ErrNoMember) { // who is gone need not know
+			return
+		}
 		for err == nil {
 			select {
 			case a := <-c.answer:
-				if !errors.Is(a.err, ErrNoMember) { // who is gone need not know
+				if !errors.Is(a.err, ErrNoMember) {
 					err = a.err
 				}
 			case <-ctx.Done():

@@ -20,12 +20,16 @@ func (p *part) install() {
 		n.stats.Epochs++
 		if !verified && n.on(ruleGapRecord) {
 			for _, topic := range slices.Sorted(maps.Keys(c.topics)) {
-				p.report(topic, ReasonUnverified, p.g)
+				p.write(topic, wire.Gap, ReasonUnverified+":"+p.g.String(), []byte(ReasonUnverified))
+				n.stats.Gaps++
 			}
 		}
 	}
 	for _, t := range c.missing(p.orphans) {
-		p.report(t.Topic, ReasonFork, t.At.Epoch)
+		if _, ok := c.window.fork(t.Topic, t.At); !ok {
+			p.write(t.Topic, wire.Gap, forkID(t.At), []byte(ReasonFork))
+			n.stats.Gaps++
+		}
 	}
 	if !n.on(ruleOrphansKept) {
 		p.orphans = nil
@@ -67,17 +71,6 @@ func (p *part) verified() bool {
 		return false
 	}
 	return true
-}
-
-// report appends a gap record, once for each topic, reason and epoch. It returns where it is.
-func (p *part) report(topic, reason string, epoch Term) Position {
-	id := reason + ":" + epoch.String()
-	if at, ok := p.cp.window.find(windowKey(topic, wire.Gap, id)); ok {
-		return at
-	}
-	_, r := p.write(topic, wire.Gap, id, []byte(reason))
-	p.n.stats.Gaps++
-	return r.Position
 }
 
 // write appends a record to the own copy, as the owner of its epoch.

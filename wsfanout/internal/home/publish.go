@@ -271,11 +271,10 @@ func (p *part) onReturn(from string, m *wire.Return) {
 		if p.cp.has(t) {
 			continue
 		}
-		id := ReasonFork + ":" + t.At.Epoch.String()
-		pos, ok := p.cp.window.find(windowKey(t.Topic, wire.Gap, id))
+		pos, ok := p.cp.window.fork(t.Topic, t.At)
 		if !ok {
 			p.n.stats.Gaps++
-			pos = p.appendRecord(t.Topic, wire.Gap, id, []byte(ReasonFork))
+			pos = p.appendRecord(t.Topic, wire.Gap, forkID(t.At), []byte(ReasonFork))
 		}
 		at[t.Topic] = max(at[t.Topic], pos.Offset)
 	}

@@ -141,7 +141,12 @@ func Encode(payloads ...[]byte) []byte {
 
 // Stranger speaks to a Mesh by hand: it dials as id and establishes a connection.
 func Stranger(nc net.Conn, id, cluster string, number uint64) error {
-	h := hello{min: protoMin, max: protoMax, number: number, id: id, cluster: cluster}
+	return StrangerAfter(nc, id, cluster, number, "", 0)
+}
+
+// StrangerAfter is Stranger that remembers a connection.
+func StrangerAfter(nc net.Conn, id, cluster string, number uint64, lastDialer string, last uint64) error {
+	h := hello{min: protoMin, max: protoMax, number: number, id: id, cluster: cluster, last: connName{lastDialer, last}}
 	if _, err := nc.Write(h.append(nil)); err != nil {
 		return err
 	}
@@ -163,6 +168,28 @@ func Stranger(nc net.Conn, id, cluster string, number uint64) error {
 		return parseRefusal(payload)
 	}
 	return nil
+}
+
+// AcceptByHand answers a Mesh that has dialled, as id, and returns the number of the dial.
+func AcceptByHand(nc net.Conn, id, cluster string) (number uint64, err error) {
+	_, payload, err := readFrame(nc)
+	if err != nil {
+		return 0, err
+	}
+	in, err := parseHello(payload, id)
+	if err != nil {
+		return 0, err
+	}
+	h := hello{min: protoMin, max: protoMax, id: id, cluster: cluster}
+	if _, err := nc.Write(h.append(nil)); err != nil {
+		return 0, err
+	}
+	if _, err := readResume(nc); err != nil {
+		return 0, err
+	}
+	ps := positions{{1, 1 << 20}, {1, 1 << 20}, {1, 1 << 20}}
+	_, err = nc.Write(ps.append(nil, typeResume))
+	return in.number, err
 }
 
 // RawFrame is a frame of any type.

@@ -136,3 +136,45 @@ func TestAHandshakeIsChecked(t *testing.T) {
 		nc.Close()
 	}
 }
+
+// TestALateDialEndsNothing: a HELLO that its sender has left behind reaches a process that has a good connection by now.
+func TestALateDialEndsNothing(t *testing.T) {
+	w := newWire(t)
+	a := w.start("a", link.Config{})
+	call := func(number uint64, lastDialer string, last uint64) error {
+		nc, err := net.Dial("tcp", w.addr["a"])
+		require.NoError(t, err)
+		t.Cleanup(func() { nc.Close() })
+		return link.StrangerAfter(nc, "stranger", "test", number, lastDialer, last)
+	}
+	require.NoError(t, call(5, "", 0))
+	eventually(t, func() bool { return a.Up("stranger") }, "link")
+	require.ErrorContains(t, call(4, "", 0), "refused")
+	require.ErrorContains(t, call(5, "", 0), "refused")
+	require.True(t, a.Up("stranger"))
+	require.EqualValues(t, 1, a.Stats().Peers["stranger"].Connections)
+	require.NoError(t, call(6, "", 0), "a later one of the same side knows better")
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	w.mu.Lock()
+	w.addr["z"] = l.Addr().String()
+	w.mu.Unlock()
+	a.Connect("z")
+	nc, err := l.Accept()
+	require.NoError(t, err)
+	defer nc.Close()
+	number, err := link.AcceptByHand(nc, "z", "test")
+	require.NoError(t, err)
+	eventually(t, func() bool { return a.Up("z") }, "dialled by a")
+	z := func(lastDialer string, last uint64) error {
+		nc, err := net.Dial("tcp", w.addr["a"])
+		require.NoError(t, err)
+		t.Cleanup(func() { nc.Close() })
+		return link.StrangerAfter(nc, "z", "test", 1, lastDialer, last)
+	}
+	require.ErrorContains(t, z("", 0), "refused", "sent before z knew the connection that is up")
+	require.True(t, a.Up("z"))
+	require.NoError(t, z("a", number), "sent by a z that has known it and takes it for lost")
+}

@@ -217,14 +217,15 @@ func (m *Mesh) buryIDLocked(id string) {
 	}
 }
 
-// Connect keeps a link to that process until Forget. Called again, it dials at once instead of after its pause.
+// Connect keeps a link to that process until Forget. Called again, it dials at once instead of after its pause. Of a process that was
+// given up or forgotten it does nothing.
 func (m *Mesh) Connect(id string) {
 	p := m.admit(id)
 	if p == nil {
 		return
 	}
 	p.mu.Lock()
-	p.wanted, p.urgent = true, true
+	p.wanted, p.urgent, p.gone = true, true, false
 	p.mu.Unlock()
 	p.nudge()
 }
@@ -243,15 +244,15 @@ func (m *Mesh) Forget(id string) {
 
 // GiveUp says that the caller takes that process for gone. The link goes on as long as its retention has room; from the moment when it
 // has none (which may be now) the process is given up for good: OnGivenUp is called, nothing more is delivered to it or taken from it,
-// and when it connects it is told so. A process that comes back before is welcome, and the word is taken back.
+// and when it connects it is told so. A process whose link comes up before is welcome, and the word is taken back; Connect takes it back too.
 func (m *Mesh) GiveUp(id string) {
 	p := m.peer(id)
 	if p == nil {
 		return
 	}
 	p.mu.Lock()
-	p.gone = !p.up && !p.over.Load()
-	full := p.gone && p.starved
+	p.gone = true
+	full := p.starved && !p.over.Load()
 	p.mu.Unlock()
 	if full {
 		p.giveUp()

@@ -22,7 +22,7 @@ type peer struct {
 	recv     [lanes]struct{ next, bytes uint64 } // sequence that is expected, bytes taken so far
 	retained int                                 // of all lanes, reservations included
 	wanted   bool                                // Connect
-	gone     bool                                // GiveUp was called and the peer has not been up since
+	gone     bool                                // GiveUp was called, and neither did the link come up since nor was Connect called
 	closed   bool                                // over because the mesh has ended
 
 	conn  *conn    // the present connection, may be silent

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/examples/chat/internal/server"
+	"github.com/nines-go/nines/internal/lab"
 )
 
 type room struct{ ID, Name string }
@@ -96,11 +97,25 @@ func TestChat(t *testing.T) {
 }
 
 func TestHistoryAndSearch(t *testing.T) {
-	s := start(t, config(t.TempDir()), server.Options{})
+	historyAndSearch(t, config(t.TempDir()), func() {})
+}
+
+// TestHistoryAndSearchOnReplicas writes to a master, reads history from a replica and searches on another one.
+func TestHistoryAndSearchOnReplicas(t *testing.T) {
+	db := lab.Postgres(t, 2)
+	cfg := config(t.TempDir())
+	cfg.SqlSettings.DriverName, cfg.SqlSettings.DataSource = "postgres", db.URL(0)
+	cfg.SqlSettings.DataSourceReplicas, cfg.SqlSettings.DataSourceSearchReplicas = []string{db.URL(1)}, []string{db.URL(2)}
+	historyAndSearch(t, cfg, db.Replayed)
+}
+
+func historyAndSearch(t *testing.T, cfg server.Config, replayed func()) {
+	s := start(t, cfg, server.Options{})
 	ann := signUp(t, s.url, "ann")
 	for i := 1; i <= 7; i++ {
 		ann.must(http.StatusCreated, "POST", "/api/v4/posts", post("lobby", fmt.Sprint("m", i), fmt.Sprintf("message number%d: the Straße is \"long\" OR short", i)), nil)
 	}
+	replayed()
 	ids := func(path string) (ids string) {
 		var list []message
 		ann.must(http.StatusOK, "GET", path, nil, &list)

@@ -165,7 +165,11 @@ func (s *Server) serve(ctx context.Context, stop <-chan struct{}, listener net.L
 	s.log.Info("server drains")
 	bye, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
-	err := s.node.Drain(bye) // readiness turns false, leadership is handed over, the proxy looks elsewhere
+	// Readiness turns false, leadership is handed over, the proxy looks elsewhere.
+	if err := s.node.Drain(bye); err != nil {
+		s.log.Warn("not all servers know that this one stops", "error", err) // they will see it; it stops as gently as it can
+	}
+	var err error
 	for _, p := range []interface{ Shutdown(context.Context) error }{s.work, s.hub, web, s.lead, s.proof, s.node} {
 		err = errors.Join(err, p.Shutdown(bye))
 	}

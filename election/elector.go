@@ -121,6 +121,9 @@ func (e *Elector) Run(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
+	if e.dialect == dialect.MySQL {
+		e.cfg.Logger.Warn("elections on MySQL and MariaDB are not tested yet", "election", e.cfg.Name)
+	}
 	newLoop(e).run(ctx)
 	return nil
 }

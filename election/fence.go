@@ -64,7 +64,7 @@ func (e *Elector) fenceOpen(ctx context.Context, tx Tx, term uint64) (sent core.
 		return sent, fmt.Errorf("election: fence: %w", err)
 	}
 	if !ok {
-		e.wake()
+		e.post(core.Doubt{Term: term})
 		return sent, ErrDeposed
 	}
 	return sent, nil

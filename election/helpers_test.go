@@ -83,6 +83,7 @@ func inTurn(t *testing.T, fn func(t *testing.T, open func() *sqlx.DB)) {
 
 // databases runs fn on a fresh SQLite file and on a fresh PostgreSQL database; each open is a pool of its own, as of another process.
 func databases(t *testing.T, fn func(t *testing.T, open func() *sqlx.DB)) {
+	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		_, dsn := lab.SQLite(t)

@@ -22,6 +22,7 @@ func openPostgres(t *testing.T, driver, dsn string) *sqlx.DB {
 // A leader whose session ends without a word is followed at once for fenced work, by the freed session lock; unfenced work waits until
 // its lease must have ended. Nothing tells the cluster here: it still thinks that the leader is alive.
 func TestPostgresFailover(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			t.Parallel()

@@ -233,6 +233,7 @@ func (h *herd) overlap() (moments, bad int) {
 // Real processes are killed and stopped at random moments: terms rise, no fenced row of an earlier term is committed after one of a
 // later term, and no two can act unfenced at once.
 func TestProcesses(t *testing.T) {
+	t.Parallel()
 	for name, open := range map[string]func(testing.TB) (driver, dsn string){"sqlite": lab.SQLite, "postgres": lab.Database} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -13,6 +13,7 @@ import (
 // Three electors on one SQLite file: the lowest ID leads; when its process is killed without a trace the next one takes over by the
 // silence of the lease, when its death is proven at once.
 func TestSQLiteFailover(t *testing.T) {
+	t.Parallel()
 	for _, fate := range []string{"dead", "failed"} {
 		t.Run(fate, func(t *testing.T) {
 			t.Parallel()

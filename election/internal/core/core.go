@@ -146,6 +146,8 @@ type (
 		Term    uint64
 		Session string
 	}
+	// Doubt says that a fence found the term ended: the next renewal will tell.
+	Doubt struct{ Term uint64 }
 	// Idle says how many unfenced callbacks still run.
 	Idle struct{ Running int }
 	// Asked is the wish to give up leadership, to the member To or to the next one.
@@ -169,6 +171,7 @@ func (Took) event()      {}
 func (LockTaken) event() {}
 func (LockLost) event()  {}
 func (Evidence) event()  {}
+func (Doubt) event()     {}
 func (Idle) event()      {}
 func (Asked) event()     {}
 func (Answer) event()    {}

@@ -29,11 +29,12 @@ type Lease struct {
 	evidence   *Evidence
 	evidenceAt time.Duration
 	goneAt     time.Duration
-	escalate   bool          // the next acquire ends the sessions that hold it off
-	blocked    Row           // at which an acquire was held off
-	revoked    Row           // that this process revoked
-	nominated  time.Duration // until
-	holdOff    time.Duration // until
+	dead       map[string]uint64 // members proven dead, and the term that the row named then
+	escalate   bool              // the next acquire ends the sessions that hold it off
+	blocked    Row               // at which an acquire was held off
+	revoked    Row               // that this process revoked
+	nominated  time.Duration     // until
+	holdOff    time.Duration     // until
 	giving     *giving
 	lower      lower
 	reason     string
@@ -61,7 +62,7 @@ type giving struct {
 }
 
 // NewLease returns a machine that has seen nothing.
-func NewLease(cfg Config) *Lease { return &Lease{cfg: cfg, lower: lower{}} }
+func NewLease(cfg Config) *Lease { return &Lease{cfg: cfg, lower: lower{}, dead: map[string]uint64{}} }
 
 func (m *Lease) holder() string { return m.view.Me + "/" + m.cfg.Nonce }
 
@@ -108,6 +109,10 @@ func (m *Lease) Step(now Now, ev Event) []Action {
 		}
 	case Evidence:
 		m.evidence, m.evidenceAt, m.nextLook = &ev, now.Mono, now.Mono
+	case Doubt:
+		if m.grant != nil && m.grant.term == ev.Term {
+			m.grant.nextRenew = min(m.grant.nextRenew, now.Mono)
+		}
 	case Idle:
 		m.running = ev.Running
 	case Asked:
@@ -139,7 +144,11 @@ func (m *Lease) end(now Now, why string) {
 }
 
 func (m *Lease) saw(now Now, v View) {
-	if v.Gone != "" && v.Gone != m.view.Gone {
+	for _, x := range v.Members {
+		delete(m.dead, x.ID)
+	}
+	if _, known := m.dead[v.Gone]; v.Gone != "" && !known {
+		m.dead[v.Gone] = m.row.Term
 		m.goneAt, m.nextLook = now.Mono, now.Mono
 	}
 	m.view = v
@@ -208,7 +217,7 @@ func (m *Lease) consider(now Now) []Action {
 		if m.rightful(now, HolderID(row.Holder), max(m.evidenceAt, m.since.Mono)) {
 			return m.run(Revoke{Row: row})
 		}
-	case m.view.Gone == HolderID(row.Holder):
+	case m.view.Gone == HolderID(row.Holder) && m.dead[m.view.Gone] == row.Term: // who acquires after its death was not dead
 		if m.rightful(now, HolderID(row.Holder), max(m.goneAt, m.since.Mono)) {
 			return m.run(Revoke{Row: row})
 		}

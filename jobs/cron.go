@@ -219,6 +219,9 @@ func (c *cron) nextPassing(t time.Time) time.Time {
 		var to time.Time
 		if !c.day(t) {
 			to = resolve(time.Date(t.Year(), t.Month(), t.Day()+1, 0, 0, 0, 0, time.UTC), t.Location())
+			if !to.After(t) { // clocks set back over midnight: it was there before
+				to = t.Add(time.Duration(60-t.Minute()) * time.Minute)
+			}
 		} else if m := lowest(c.minute, t.Minute()); m == t.Minute() {
 			return t
 		} else if m > 0 {

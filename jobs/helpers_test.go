@@ -170,3 +170,15 @@ func until(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// idle is a runner whose database is never asked.
+func (b *bench) idle() *jobs.Runner {
+	db, err := sqlx.Open(b.driver, b.dsn)
+	if err != nil {
+		panic(err)
+	}
+	r, err := jobs.New(jobs.Config{DB: db})
+	if err != nil {
+		panic(err)
+	}
+	return r
+}

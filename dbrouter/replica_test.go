@@ -82,6 +82,7 @@ func (l *load) stop() (answered int64, err error) {
 
 // No read fails while a replica freezes, dies, comes back, and while all of them are gone.
 func TestNoReadFails(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			c, r := cluster(t, driver, nil)
@@ -143,6 +144,7 @@ func TestDeadlineCondemnsNobody(t *testing.T) {
 
 // A caller whose deadline ends gets its answer then, also from a frozen master.
 func TestDeadlineOnFrozenServers(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			c, r := cluster(t, driver, nil)
@@ -167,6 +169,7 @@ func TestDeadlineOnFrozenServers(t *testing.T) {
 
 // Rows and transactions on a replica that freezes end when it is found out, not when the caller's patience ends.
 func TestRowsOfFrozenReplicaEnd(t *testing.T) {
+	t.Parallel()
 	c, r := cluster(t, "postgres", func(cfg *dbrouter.Config) { cfg.DataSourceReplicas = cfg.DataSourceReplicas[:1] })
 	rows, err := r.Replica().QueryContext(t.Context(), "SELECT i, repeat('x', 20000), pg_sleep(0.01)::text FROM generate_series(1, 100000) AS i")
 	require.NoError(t, err)
@@ -179,6 +182,7 @@ func TestRowsOfFrozenReplicaEnd(t *testing.T) {
 }
 
 func TestSearch(t *testing.T) {
+	t.Parallel()
 	c, r := cluster(t, "postgres", func(cfg *dbrouter.Config) {
 		cfg.DataSourceReplicas, cfg.DataSourceSearchReplicas = cfg.DataSourceReplicas[:1], cfg.DataSourceReplicas[1:]
 	})
@@ -203,6 +207,7 @@ func TestSearch(t *testing.T) {
 }
 
 func TestOpensWithReplicasDown(t *testing.T) {
+	t.Parallel()
 	c := lab.Postgres(t, 1)
 	c.Kill(1)
 	r := open(t, dbrouter.Config{DriverName: "postgres", DataSource: c.DSN(0), DataSourceReplicas: []string{c.DSN(1)}, MonitorInterval: 100 * time.Millisecond})
@@ -216,6 +221,7 @@ func TestOpensWithReplicasDown(t *testing.T) {
 
 // What a Reader is given never writes on a replica, even on one that would accept it; it runs on the master.
 func TestNoWriteOnReplica(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			c := lab.Postgres(t, 0)
@@ -257,6 +263,7 @@ func TestNoWriteOnReplica(t *testing.T) {
 }
 
 func TestLaggingReplicaServesNoReads(t *testing.T) {
+	t.Parallel()
 	c, r := cluster(t, "postgres", func(cfg *dbrouter.Config) {
 		cfg.MaxLag = dbrouter.Lag{Bytes: 1 << 20}
 		cfg.MonitorInterval = 50 * time.Millisecond
@@ -276,6 +283,7 @@ func TestLaggingReplicaServesNoReads(t *testing.T) {
 }
 
 func TestPromotedReplicaServesNoReads(t *testing.T) {
+	t.Parallel()
 	c, r := cluster(t, "postgres", nil)
 	eventually(t, "the standby is known", func() bool { return source(r, 1).Standby })
 	c.Promote(1)
@@ -286,6 +294,7 @@ func TestPromotedReplicaServesNoReads(t *testing.T) {
 
 // Reconfigure and Recycle under load: no call fails. At the end the old primary is read only and a standby has taken over.
 func TestReplaceUnderLoad(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			c, r := cluster(t, driver, nil)
@@ -372,6 +381,7 @@ func TestReplaceUnderLoad(t *testing.T) {
 
 // The master moves behind a list of hosts (as behind a name): writes find it without anybody's help.
 func TestMasterMoves(t *testing.T) {
+	t.Parallel()
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			c := lab.Postgres(t, 1)
@@ -385,6 +395,7 @@ func TestMasterMoves(t *testing.T) {
 			_, err := r.Master().ExecContext(ctx, "INSERT INTO a VALUES (1)")
 			require.NoError(t, err)
 			before := r.Master().Generation()
+			eventually(t, "the prober is connected", func() bool { return source(r, 0).Latency > 0 })
 			c.SetReadOnly(0, true)
 			c.Promote(1)
 			began := time.Now()
@@ -397,10 +408,10 @@ func TestMasterMoves(t *testing.T) {
 				return err == nil
 			})
 			t.Logf("%d writes refused; the new master took one after %v", refused, time.Since(began).Round(time.Millisecond))
-			require.NotEqual(t, before, r.Master().Generation())
 			var p string
 			require.NoError(t, r.Master().GetContext(ctx, &p, "SELECT current_setting('port')"))
-			require.Equal(t, p1, p)
+			require.Equal(t, p1, p, "%+v", r.Stats())
+			require.NotEqual(t, before, r.Master().Generation(), "%+v", r.Stats())
 		})
 	}
 }

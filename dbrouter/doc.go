@@ -9,8 +9,8 @@
 //
 // Open a Router with the data sources, keep the three handles. Master has the methods of sqlx.DB; Replica and Search are Readers, which
 // have only those that read. The handles are stable: they survive Reconfigure, Recycle and a master that moves. The caller says where
-// a statement goes by the handle; UseMaster(ctx) sends the reads of a context to the master, which is where to read what was just
-// written. The example shows the whole of it. The program imports the driver (lib/pq, pgx's stdlib, go-sql-driver/mysql, modernc.org/sqlite or
+// a statement goes by the handle; UseMaster(ctx) sends the reads of a context to the master, and WithSession(ctx) does so from the first
+// write on: begin one for each request. The example shows the whole of it. The program imports the driver (lib/pq, pgx's stdlib, go-sql-driver/mysql, modernc.org/sqlite or
 // mattn/go-sqlite3) and names it in Config.DriverName.
 //
 // # Guarantees
@@ -22,6 +22,7 @@
 //   - Get and Select through a Reader do not fail because a replica died, froze, shut down or cancelled them for the sake of replication: they
 //     run once on each other source that may serve them. Query, Queryx, QueryRowx and BeginReadx do so until they return; rows
 //     and transactions that are under way on a source found hung end with an error instead of waiting.
+//   - In a session (WithSession) every read sees the writes that the same session made before it: it runs on the master.
 //   - Statements through Master are sent once. They run again only when their pool was replaced before they began.
 //   - A context that ends ends the call, 100 ms later at most, also when the server is frozen and the driver (lib/pq) waits for it: the
 //     connection is then left to a goroutine that closes it once the driver comes back. No more than MaxOpenConns are left so.
@@ -37,7 +38,8 @@
 //
 // # Not guaranteed
 //
-//   - A read through a Reader may not see what was just written through Master: replicas trail. Use UseMaster, or read on Master.
+//   - Outside of a session a read through a Reader may not see what was just written through Master: replicas trail. Use UseMaster, or read on
+//     Master. A session ends with its context: the next request begins a new one.
 //   - Two reads through a Reader may see different states, even the older one second. BeginReadx sees one.
 //   - A write whose connection is lost may have happened or not. Make it repeatable, or use RunTx and look after ErrUnknownOutcome.
 //   - Two servers that both accept writes are not kept apart: fence the old master before a new one is promoted.
@@ -86,7 +88,8 @@
 //
 // # Not yet
 //
-// Sessions and tokens that make a read wait for the caller's own write; Stale(ctx, d); lag as a time and lag of MySQL and MariaDB; a choice of
+// Tokens that carry a session to the next request and to other nodes, and sessions whose reads return to the replicas once these have the
+// session's writes; Stale(ctx, d); lag as a time and lag of MySQL and MariaDB; a choice of
 // what to do when all replicas lag; finding the new master among the configured sources; holding writes until the old master is
 // fenced; a ramp for replicas that return; a retry budget.
 package dbrouter

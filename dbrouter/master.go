@@ -22,7 +22,8 @@ type write struct {
 	began time.Time
 }
 
-func (m *Master) begin() write {
+func (m *Master) begin(ctx context.Context) write {
+	touch(ctx)
 	c := write{m: m, t: m.r.top.Load()}
 	if c.t.cfg.Trace {
 		c.began = time.Now()
@@ -76,7 +77,7 @@ func (m *Master) Generation() uint64 { return m.r.top.Load().generation }
 
 // PingContext checks that the master answers.
 func (m *Master) PingContext(ctx context.Context) error {
-	c := m.begin()
+	c := m.begin(context.Background()) // no write
 	ctx, cancel := c.t.timeout(ctx)
 	defer cancel()
 	for {
@@ -89,7 +90,7 @@ func (m *Master) PingContext(ctx context.Context) error {
 
 // ExecContext runs a statement.
 func (m *Master) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx, cancel := c.t.timeout(ctx)
 	defer cancel()
 	for {
@@ -102,7 +103,7 @@ func (m *Master) ExecContext(ctx context.Context, query string, args ...any) (sq
 
 // NamedExecContext runs a statement with named parameters.
 func (m *Master) NamedExecContext(ctx context.Context, query string, arg any) (sql.Result, error) {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx, cancel := c.t.timeout(ctx)
 	defer cancel()
 	for {
@@ -115,7 +116,7 @@ func (m *Master) NamedExecContext(ctx context.Context, query string, arg any) (s
 
 // GetContext reads one row into dest.
 func (m *Master) GetContext(ctx context.Context, dest any, query string, args ...any) error {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx, cancel := c.t.timeout(ctx)
 	defer cancel()
 	for {
@@ -128,7 +129,7 @@ func (m *Master) GetContext(ctx context.Context, dest any, query string, args ..
 
 // SelectContext reads all rows into dest.
 func (m *Master) SelectContext(ctx context.Context, dest any, query string, args ...any) error {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx, cancel := c.t.timeout(ctx)
 	defer cancel()
 	for {
@@ -141,7 +142,7 @@ func (m *Master) SelectContext(ctx context.Context, dest any, query string, args
 
 // QueryContext reads rows.
 func (m *Master) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
 		rows, err := c.t.master.db.QueryContext(ctx, query, args...)
@@ -153,7 +154,7 @@ func (m *Master) QueryContext(ctx context.Context, query string, args ...any) (*
 
 // QueryxContext reads rows.
 func (m *Master) QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
 		rows, err := c.t.master.db.QueryxContext(ctx, query, args...)
@@ -165,7 +166,7 @@ func (m *Master) QueryxContext(ctx context.Context, query string, args ...any) (
 
 // QueryRowContext reads one row.
 func (m *Master) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
 		row := c.t.master.db.QueryRowContext(ctx, query, args...)
@@ -179,7 +180,7 @@ func (m *Master) QueryRowContext(ctx context.Context, query string, args ...any)
 
 // QueryRowxContext reads one row.
 func (m *Master) QueryRowxContext(ctx context.Context, query string, args ...any) *sqlx.Row {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
 		row := c.t.master.db.QueryRowxContext(ctx, query, args...)
@@ -193,7 +194,7 @@ func (m *Master) QueryRowxContext(ctx context.Context, query string, args ...any
 
 // BeginTx begins a transaction. It survives Reconfigure and Recycle: its pool is closed when it has ended.
 func (m *Master) BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error) {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
 		tx, err := c.t.master.db.BeginTx(ctx, opts)
@@ -205,7 +206,7 @@ func (m *Master) BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, err
 
 // BeginTxx is BeginTx with a transaction of sqlx.
 func (m *Master) BeginTxx(ctx context.Context, opts *sql.TxOptions) (*sqlx.Tx, error) {
-	c := m.begin()
+	c := m.begin(ctx)
 	ctx = c.t.poolerTimeout(ctx)
 	for {
 		tx, err := c.t.master.db.BeginTxx(ctx, opts)
@@ -217,7 +218,7 @@ func (m *Master) BeginTxx(ctx context.Context, opts *sql.TxOptions) (*sqlx.Tx, e
 
 // Conn takes a connection out of the pool until its Close. It outlives Reconfigure and Recycle for DrainTimeout at least: watch Generation.
 func (m *Master) Conn(ctx context.Context) (*sql.Conn, error) {
-	c := m.begin()
+	c := m.begin(ctx)
 	for {
 		conn, err := c.t.master.db.DB.Conn(ctx)
 		if !c.next(ctx, &err) {
@@ -228,7 +229,7 @@ func (m *Master) Conn(ctx context.Context) (*sql.Conn, error) {
 
 // Connx is Conn with a connection of sqlx.
 func (m *Master) Connx(ctx context.Context) (*sqlx.Conn, error) {
-	c := m.begin()
+	c := m.begin(ctx)
 	for {
 		conn, err := c.t.master.db.Connx(ctx)
 		if !c.next(ctx, &err) {

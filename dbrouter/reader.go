@@ -26,7 +26,7 @@ type Reader struct {
 // choose returns the source of the next read. It is the hot path: one atomic load, no allocation.
 func (rd *Reader) choose(ctx context.Context) (*topology, *source) {
 	t := rd.r.top.Load()
-	if ctx.Value(masterKey{}) != nil {
+	if rt := routeOf(ctx); rt != nil && rt.toMaster() {
 		return t, t.master
 	}
 	list := t.reads
@@ -88,6 +88,7 @@ func (c *read) next(ctx context.Context, err *error) bool {
 			return false
 		}
 		r.toMaster.Add(1)
+		touch(ctx)
 		c.s = c.t.master
 		return true
 	case FaultConnection:

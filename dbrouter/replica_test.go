@@ -227,7 +227,8 @@ func TestNoWriteOnReplica(t *testing.T) {
 			c := lab.Postgres(t, 0)
 			c.Exec(0, "CREATE DATABASE other")
 			_, spare := lab.Database(t)
-			cfg := dbrouter.Config{DriverName: driver, DataSource: c.DSN(0), DataSourceReplicas: []string{spare}, DataSourceSearchReplicas: []string{spare}}
+			cfg := dbrouter.Config{DriverName: driver, DataSource: c.DSN(0), DataSourceReplicas: []string{spare}, DataSourceSearchReplicas: []string{spare},
+				MonitorInterval: 100 * time.Hour}
 			r := open(t, cfg)
 			replica := must(sql.Open("postgres", spare))
 			defer replica.Close()
@@ -438,4 +439,55 @@ func TestFrozenMasterHoldsNoMoreThanThePool(t *testing.T) {
 	c.Resume(0)
 	eventually(t, "it serves again", func() bool { _, err := r.Master().ExecContext(t.Context(), "SELECT 1"); return err == nil })
 	eventually(t, "nothing is left", func() bool { return runtime.NumGoroutine() <= before+4 })
+}
+
+// A session reads what it wrote, however far the replicas trail; others read on the replicas.
+func TestSessionReadsItsWrites(t *testing.T) {
+	t.Parallel()
+	c, r := cluster(t, "postgres", func(cfg *dbrouter.Config) { cfg.MonitorInterval = 100 * time.Hour })
+	c.PauseReplay(1)
+	c.PauseReplay(2)
+	m, rd := r.Master(), r.Replica()
+	count := func(ctx context.Context) (n int) {
+		require.NoError(t, rd.GetContext(ctx, &n, "SELECT count(*) FROM a"))
+		return n
+	}
+	writes := map[string]func(ctx context.Context) error{
+		"exec": func(ctx context.Context) error {
+			_, err := m.ExecContext(ctx, "INSERT INTO a VALUES (1)")
+			return err
+		},
+		"query": func(ctx context.Context) error {
+			return m.GetContext(ctx, new(int), "INSERT INTO a VALUES (1) RETURNING v")
+		},
+		"reader": func(ctx context.Context) error {
+			return rd.GetContext(ctx, new(int), "INSERT INTO a VALUES (1) RETURNING v")
+		},
+		"tx": func(ctx context.Context) error {
+			return r.RunTx(ctx, nil, func(tx *sqlx.Tx) error {
+				_, err := tx.ExecContext(ctx, "INSERT INTO a VALUES (1)")
+				return err
+			})
+		},
+		"conn": func(ctx context.Context) error {
+			conn, err := m.Conn(ctx)
+			require.NoError(t, err)
+			defer conn.Close()
+			_, err = conn.ExecContext(ctx, "INSERT INTO a VALUES (1)")
+			return err
+		},
+	}
+	rows := 1
+	for name, write := range writes {
+		ctx, s := dbrouter.WithSession(t.Context())
+		require.NoError(t, m.PingContext(ctx))
+		require.False(t, s.Wrote(), name)
+		require.Equal(t, 1, count(ctx), name)
+		require.NoError(t, write(ctx), name)
+		rows++
+		inner, same := dbrouter.WithSession(ctx)
+		require.Equal(t, s, same)
+		require.Equal(t, rows, count(inner), name)
+		require.Equal(t, rows, count(dbrouter.UseMaster(t.Context())))
+	}
 }

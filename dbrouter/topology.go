@@ -1,7 +1,6 @@
 package dbrouter
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -137,11 +136,4 @@ func (t *topology) other(search bool, tried []*source) *source {
 		}
 	}
 	return nil
-}
-
-type masterKey struct{}
-
-// UseMaster returns a context whose reads go to the master: for what was just written, and for checks that decide about a write.
-func UseMaster(ctx context.Context) context.Context {
-	return context.WithValue(ctx, masterKey{}, true)
 }

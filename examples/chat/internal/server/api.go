@@ -238,8 +238,9 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, user store.User) {
 	reply(w, code, answer)
 }
 
+// publish goes on when the client hangs up: what is stored is to be shown, even if nobody repeats it.
 func (s *Server) publish(ctx context.Context, topic string, data []byte, id string) (wsfanout.Position, error) {
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
 	defer cancel()
 	return s.hub.Publish(ctx, topic, data, &wsfanout.PublishOptions{ID: id})
 }

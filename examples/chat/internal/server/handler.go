@@ -7,12 +7,16 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nines-go/nines/examples/chat/internal/web"
 	"github.com/nines-go/nines/wsfanout"
 )
 
-const maxBody = 64 << 10
+const (
+	maxBody      = 64 << 10
+	writeTimeout = 5 * time.Minute
+)
 
 // handler is everything that the server answers.
 func (s *Server) handler() http.Handler {
@@ -84,6 +88,9 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 			later(w, "this server has all the requests that it takes")
 			return
 		}
+		rc := http.NewResponseController(w)
+		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // a client that does not read keeps no place
+		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 		w.Header().Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
 	})

@@ -210,3 +210,16 @@ func (b *inbox) texts() []string {
 	}
 	return list
 }
+
+// jsonText is JSON to be decoded later, null included.
+type jsonText []byte
+
+func (j *jsonText) UnmarshalJSON(b []byte) error {
+	*j = append((*j)[:0], b...)
+	return nil
+}
+
+func (j jsonText) into(t *testing.T, v any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(j, v), "%s", []byte(j))
+}

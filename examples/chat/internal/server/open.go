@@ -263,7 +263,8 @@ func (s *Server) wire(listener net.Listener) (err error) {
 			Run: func(ctx context.Context, _ string) error { return s.db.Recycle(ctx) }}),
 		console.Of("leader", s.lead.Stats, s.lead.Check),
 		console.Of("sockets", s.hub.Stats, s.hub.Check),
-		console.Of("jobs", s.work.Stats, s.work.Check),
+		console.Of("jobs", s.work.Stats, s.work.Check, console.Action{Name: "run retention now",
+			Run: func(ctx context.Context, _ string) error { return s.work.RunNow(ctx, "retention") }}),
 		console.Of("files", s.files.Stats, s.proof.Check),
 		console.Of("chat", s.figures, s.check),
 	}})

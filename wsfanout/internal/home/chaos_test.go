@@ -2,14 +2,11 @@ package home_test
 
 import (
 	"flag"
-	"fmt"
 	"os"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/nines-go/nines/wsfanout/internal/home"
 )
 
 var (
@@ -243,7 +240,7 @@ func TestSimulation(t *testing.T) {
 	for name, cfg := range configs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			from, to := uint64(1), uint64(seeds(20))
+			from, to := uint64(1), uint64(seeds(10))
 			if *simSeed > 0 {
 				from, to, cfg.verbose = *simSeed, *simSeed, true
 			}
@@ -265,6 +262,3 @@ func TestSameSeedSameStory(t *testing.T) {
 	b, _ := simulate(7, cfg)
 	require.Equal(t, a.story(), b.story())
 }
-
-var _ = fmt.Sprint
-var _ = home.Alive

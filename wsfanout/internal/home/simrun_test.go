@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/nines-go/nines/wsfanout/internal/home"
-	"github.com/nines-go/nines/wsfanout/internal/wire"
 )
 
 // simulate runs one configuration with one seed to its end and returns what went wrong.
@@ -87,6 +86,11 @@ func (s *sim) rest() {
 	}
 	for i := range s.cfg.partitions {
 		s.restPartition(i, ps)
+	}
+	for _, p := range ps {
+		if !p.n.Settled() {
+			s.fail("%s is not settled", p.id)
+		}
 	}
 	if s.cfg.oneEpoch && s.epochs() != s.cfg.partitions {
 		s.fail("%d epochs", s.epochs())
@@ -212,5 +216,3 @@ func (s *sim) epochs() int {
 }
 
 func (s *sim) story() string { return strings.Join(s.trace, "\n") }
-
-var _ = wire.Data

@@ -1,0 +1,230 @@
+package jobs_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/nines-go/nines/jobs"
+)
+
+// dueSince puts a schedule's next due time back, as if nobody had scheduled since. It returns the slots that are due since then.
+func (b *bench) dueSince(name string, interval, ago time.Duration) {
+	b.t.Helper()
+	next := time.Now().Add(-ago).Truncate(interval).UnixMicro()
+	b.exec(`UPDATE nines_job_schedules SET next_us=? WHERE name=?`, next, name)
+}
+
+// TestFourSchedulersAtOnce: each due slot has one row, whoever inserts it.
+func TestFourSchedulersAtOnce(t *testing.T) {
+	forEach(t, func(t *testing.T, b *bench) {
+		const schedules, slots = 8, 60
+		var runners []*jobs.Runner
+		for range 4 {
+			r := b.runner(func(cfg *jobs.Config) { cfg.NoWorkers = true })
+			for i := range schedules {
+				require.NoError(t, r.Schedule(fmt.Sprint("s", i), jobs.Every(time.Second), note{}, &jobs.ScheduleOptions{CatchUp: jobs.All(1000), Overlap: jobs.OverlapAllow}))
+			}
+			runners = append(runners, r)
+		}
+		var wg sync.WaitGroup
+		for _, r := range runners {
+			wg.Go(func() {
+				if err := r.Register(context.Background()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		first := time.Now().Add(-slots * time.Second).Truncate(time.Second)
+		for i := range schedules {
+			b.dueSince(fmt.Sprint("s", i), time.Second, slots*time.Second)
+		}
+		var ticks atomic.Int64
+		for _, r := range runners {
+			wg.Go(func() {
+				for n := 0; n < 20; n++ {
+					if _, err := r.Tick(context.Background()); err != nil {
+						t.Error(err)
+						return
+					}
+					ticks.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		// All slots from the first one up to the newest of each schedule are there, once.
+		for i := range schedules {
+			name := fmt.Sprint("s", i)
+			rows := b.number(`SELECT count(*) FROM nines_jobs WHERE schedule=?`, name)
+			distinct := b.number(`SELECT count(DISTINCT due_us) FROM nines_jobs WHERE schedule=?`, name)
+			oldest := b.number(`SELECT min(due_us) FROM nines_jobs WHERE schedule=?`, name)
+			newest := b.number(`SELECT max(due_us) FROM nines_jobs WHERE schedule=?`, name)
+			next := b.number(`SELECT next_us FROM nines_job_schedules WHERE name=?`, name)
+			require.Equal(t, first.UnixMicro(), oldest)
+			require.EqualValues(t, (newest-oldest)/1e6+1, rows)
+			require.Equal(t, rows, distinct)
+			require.GreaterOrEqual(t, rows, int64(slots))
+			require.Equal(t, newest+1e6, next)
+		}
+		require.EqualValues(t, 80, ticks.Load())
+	})
+}
+
+// TestClockOfTheDatabase: what is due is judged there, even where this machine's clock disagrees.
+func TestClockOfTheDatabase(t *testing.T) {
+	forEach(t, func(t *testing.T, b *bench) {
+		r := b.runner(func(cfg *jobs.Config) { cfg.NoWorkers = true })
+		require.NoError(t, r.Schedule("daily", jobs.Daily("03:00"), note{}, nil))
+		require.NoError(t, r.Register(t.Context()))
+		now := `CAST(unixepoch('now','subsec')*1000000 AS INTEGER)`
+		if b.driver == "postgres" {
+			now = `(extract(epoch from clock_timestamp())*1000000)::bigint`
+		}
+		before := b.number(`SELECT ` + now)
+		next := b.number(`SELECT next_us FROM nines_job_schedules`)
+		require.Greater(t, next, before)
+		require.LessOrEqual(t, next, before+(25*time.Hour).Microseconds())
+		if b.driver == "postgres" {
+			// A database that is two days ahead: a function of the same name that is found first.
+			b.exec(`CREATE SCHEMA ahead`)
+			b.exec(`CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT pg_catalog.clock_timestamp() + interval ''2 days'''`)
+			ahead := open(t, b.driver, b.dsn+" options='-c search_path=ahead,pg_catalog,public'")
+			r2, err := jobs.New(jobs.Config{DB: ahead, NoWorkers: true, Logger: logger(t)})
+			require.NoError(t, err)
+			_, err = r.Tick(t.Context())
+			require.NoError(t, err)
+			require.Zero(t, b.number(`SELECT count(*) FROM nines_jobs`))
+			_, err = r2.Tick(t.Context())
+			require.NoError(t, err)
+			require.EqualValues(t, 2, b.number(`SELECT count(*) FROM nines_jobs`), "one that runs, one that was missed")
+			id, err := r.Enqueue(t.Context(), note{}, &jobs.EnqueueOptions{RunAt: time.Now().Add(24 * time.Hour)})
+			require.NoError(t, err)
+			require.EqualValues(t, 0, b.number(`SELECT state FROM nines_jobs WHERE id=?`, id))
+			id, err = r2.Enqueue(t.Context(), note{}, &jobs.EnqueueOptions{RunAt: time.Now().Add(24 * time.Hour)})
+			require.NoError(t, err)
+			require.EqualValues(t, 1, b.number(`SELECT state FROM nines_jobs WHERE id=?`, id))
+		}
+	})
+}
+
+func TestSchedulesRun(t *testing.T) {
+	forEach(t, func(t *testing.T, b *bench) {
+		r := b.runner(nil)
+		var got sync.Map
+		var runs atomic.Int64
+		addNote(t, r, func(ctx context.Context, job *jobs.Job[note]) error {
+			runs.Add(1)
+			if _, twice := got.LoadOrStore(job.Slot, true); twice && !job.Slot.IsZero() {
+				t.Errorf("slot %v twice", job.Slot)
+			}
+			if !job.Slot.IsZero() && job.Slot.Nanosecond() != 0 {
+				t.Errorf("slot %v is not of the rule", job.Slot)
+			}
+			return nil
+		}, nil)
+		opts := &jobs.ScheduleOptions{CatchUp: jobs.All(100), Overlap: jobs.OverlapQueue}
+		require.NoError(t, r.Schedule("seconds", jobs.Every(time.Second), note{Text: "s"}, opts))
+		require.NoError(t, r.Schedule("yearly", jobs.Cron("@yearly"), note{Text: "y"}, &jobs.ScheduleOptions{TimeZone: "Europe/Berlin"}))
+		b.run(r)
+		eventually(t, func() bool { return runs.Load() >= 2 }, "slots run")
+		eventually(t, func() bool {
+			s := r.Stats()
+			return s.Scheduling && len(s.Schedules) == 2 && s.Schedules[0].Name == "seconds" && s.Schedules[0].LastState != "" && len(s.Nodes) == 1 && s.Nodes[0].Scheduling
+		}, "stats say so")
+		require.NoError(t, r.Check(t.Context()))
+
+		require.NoError(t, r.Pause(t.Context(), "seconds", true))
+		require.ErrorIs(t, r.Pause(t.Context(), "nobody", true), jobs.ErrNotFound)
+		require.ErrorIs(t, r.RunNow(t.Context(), "nobody"), jobs.ErrNotFound)
+		require.NoError(t, r.RunNow(t.Context(), "yearly"))
+		eventually(t, func() bool { _, ok := got.Load(time.Time{}); return ok }, "RunNow has no slot")
+		paused := b.number(`SELECT count(*) FROM nines_jobs WHERE schedule='seconds'`)
+		b.dueSince("seconds", time.Second, time.Hour)
+		require.NoError(t, r.Pause(t.Context(), "seconds", false))
+		eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_jobs WHERE schedule='seconds'`) > paused }, "it goes on")
+		require.Less(t, b.number(`SELECT count(*) FROM nines_jobs WHERE schedule='seconds'`), paused+60, "the pause is not caught up")
+	})
+}
+
+func TestOverlap(t *testing.T) {
+	forEach(t, func(t *testing.T, b *bench) {
+		r := b.runner(func(cfg *jobs.Config) { cfg.NoScheduler = true })
+		gate := make(chan struct{})
+		var running, most atomic.Int64
+		var order sync.Map
+		addNote(t, r, func(ctx context.Context, job *jobs.Job[note]) error {
+			defer running.Add(-1)
+			most.Store(max(most.Load(), running.Add(1)))
+			if job.Args.Text == "queue" {
+				order.Store(job.Slot, running.Load())
+			}
+			select {
+			case <-gate:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}, nil)
+		names := map[string]jobs.Overlap{"skip": jobs.OverlapSkip, "allow": jobs.OverlapAllow, "queue": jobs.OverlapQueue, "replace": jobs.OverlapReplace}
+		for name, overlap := range names {
+			require.NoError(t, r.Schedule(name, jobs.Every(time.Hour), note{Text: name}, &jobs.ScheduleOptions{Overlap: overlap}))
+		}
+		b.run(r)
+		eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_job_schedules`) == 4 }, "registered")
+		ticker := b.runner(func(cfg *jobs.Config) { cfg.NoWorkers = true })
+		tick := func(ago time.Duration) {
+			for name := range names {
+				b.dueSince(name, time.Hour, ago)
+			}
+			_, err := ticker.Tick(t.Context())
+			require.NoError(t, err)
+		}
+		count := func(name, state string) int {
+			n := 0
+			for _, err := range r.List(t.Context(), jobs.Filter{Schedule: name, States: []string{state}}) {
+				require.NoError(t, err)
+				n++
+			}
+			return n
+		}
+		// A slot long ago, which as the latest of those due runs alone: the clock of the rule goes on from there.
+		b.exec(`UPDATE nines_job_schedules SET next_us=?`, time.Now().Truncate(time.Hour).UnixMicro())
+		_, err := ticker.Tick(t.Context())
+		require.NoError(t, err)
+		eventually(t, func() bool { return running.Load() == 4 }, "the first slot of each runs")
+		// The next slot is made due by moving the first into the past.
+		b.exec(`UPDATE nines_jobs SET due_us=due_us-3600000000`)
+		tick(0)
+		eventually(t, func() bool { return count("allow", "running") == 2 }, "allow: both at once")
+		eventually(t, func() bool { return count("replace", "cancelled") == 1 && count("replace", "running") == 1 }, "replace: the old one ends, then the new one runs")
+		require.Equal(t, 1, count("skip", "skipped"))
+		require.Equal(t, 1, count("skip", "running"))
+		require.Equal(t, 1, count("queue", "running"))
+		require.Equal(t, 1, count("queue", "pending"))
+		close(gate)
+		eventually(t, func() bool { return count("queue", "succeeded") == 2 && count("allow", "succeeded") == 2 }, "the queued one follows")
+	})
+}
+
+func TestChangedRule(t *testing.T) {
+	forEach(t, func(t *testing.T, b *bench) {
+		next := func(spec jobs.Spec) time.Time {
+			r := b.runner(nil)
+			require.NoError(t, r.Schedule("x", spec, note{}, nil))
+			require.NoError(t, r.Register(t.Context()))
+			return time.UnixMicro(b.number(`SELECT next_us FROM nines_job_schedules`)).UTC()
+		}
+		require.Equal(t, 3, next(jobs.Daily("03:00")).Hour())
+		require.Equal(t, 4, next(jobs.Daily("04:00")).Hour())
+		due := time.Now().Add(-time.Hour).Truncate(time.Second).UTC()
+		b.exec(`UPDATE nines_job_schedules SET next_us=?`, due.UnixMicro())
+		require.Equal(t, due, next(jobs.Daily("04:00")), "a restart changes nothing")
+		require.Equal(t, due, next(jobs.Daily("05:00")), "what is due stays due")
+	})
+}

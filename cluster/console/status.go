@@ -190,7 +190,11 @@ func conclude(nodes []node) verdict {
 			present++
 		}
 		for _, r := range n.Reasons {
-			note(n.Level, n.Name+": "+r.Text, r.Remedy)
+			text := r.Text
+			if !strings.HasPrefix(text, n.Name+" ") {
+				text = n.Name + ": " + text
+			}
+			note(n.Level, text, r.Remedy)
 		}
 		for _, c := range n.Cards {
 			note(c.Level, n.Name+", "+c.Name+": "+c.Error, c.Remedy)

@@ -33,11 +33,12 @@ function span(s) {
 function show(name, v) {
   if (v === null || v === undefined || v === "") return "–";
   if (typeof v === "boolean") return v ? "yes" : "no";
+  if (v === -1) return "unknown";
   if (typeof v === "number") return name.endsWith("_seconds") ? span(v) : v.toLocaleString("en");
   if (typeof v === "string" && /^\d{4}-\d\d-\d\dT/.test(v)) return ago(v);
   if (typeof v === "string" && /^[0-9a-f]{8}-[0-9a-f]{4}-/.test(v)) return nodeName(v);
   if (Array.isArray(v)) return v.map((x) => show(name, x)).join(", ") || "–";
-  if (typeof v === "object") return Object.entries(v).map(([k, x]) => `${words(k)} ${show(k, x)}`).join(", ") || "–";
+  if (typeof v === "object") return Object.entries(v).filter(([, x]) => x).map(([k, x]) => `${words(k)} ${show(k, x)}`).join(", ") || "–";
   return String(v);
 }
 
@@ -82,9 +83,19 @@ function table(rows) {
     }))))));
 }
 
+// flat puts the fields of an object inside an object beside the others.
+function flat(stats) {
+  const out = {};
+  for (const [k, v] of Object.entries(stats ?? {})) {
+    if (v && typeof v === "object" && !Array.isArray(v)) for (const [j, x] of Object.entries(v)) out[`${k}: ${j}`] = x;
+    else out[k] = v;
+  }
+  return out;
+}
+
 // cardSection shows one card of all nodes: figures side by side, lists below each other.
 function cardSection(name, nodes, allow) {
-  const having = nodes.map((n) => [n, n.cards.find((c) => c.name === name)]).filter(([, c]) => c);
+  const having = nodes.map((n) => [n, n.cards.find((c) => c.name === name)]).filter(([, c]) => c).map(([n, c]) => [n, { ...c, stats: flat(c.stats) }]);
   const rank = { green: 0, amber: 1, red: 2 };
   const level = having.map(([, c]) => c.level).sort((a, b) => rank[b] - rank[a])[0];
   const panel = el("article", { class: `panel ${level}` });
@@ -130,8 +141,8 @@ async function press(card, a) {
 }
 
 function leaderOf(doc) {
-  for (const n of doc.nodes) for (const c of n.cards) if (c.stats?.leading === true) return n.id;
-  return doc.nodes.flatMap((n) => n.cards).map((c) => c.stats?.leader_id).find(Boolean);
+  const states = doc.nodes.flatMap((n) => n.cards).map((c) => c.stats?.state ?? c.stats);
+  return states.map((s) => s?.leader_id).find(Boolean);
 }
 
 let last = 0;

@@ -43,7 +43,8 @@ type Lease struct {
 type grant struct {
 	term      uint64
 	sent      Now
-	quietAt   time.Duration // by Mono
+	quietAt   time.Duration // by Mono: when the trust of whoever was before must have ended, unless it was renewed on a copy of the row
+	quiet     bool          // a write of mine that was sent after quietAt was accepted: it was not
 	nextRenew time.Duration
 	lock      string // session of the lock that is held
 	written   string // session that the row names
@@ -191,7 +192,7 @@ func (m *Lease) consider(now Now) []Action {
 	}
 	row, here := m.row, m.row.Server == m.row.Identity
 	if row.Holder == m.holder() {
-		if p := m.pending; p != nil && p.term == row.Term {
+		if p := m.pending; p != nil && p.term == row.Term && m.identity == row.Identity && here {
 			return m.run(Renew{Term: row.Term, Holder: row.Holder})
 		}
 		if m.identity == row.Identity && here {
@@ -290,6 +291,7 @@ func (m *Lease) acquired(now Now, ev Acquired) {
 	default:
 		g.quietAt, g.how = m.since.Mono+m.cfg.TTL, "the lease was silent"
 	}
+	g.accepted(ev.Sent)
 	switch ev.Outcome {
 	case Granted:
 		m.fault = ""
@@ -307,6 +309,17 @@ func (m *Lease) acquired(now Now, ev Acquired) {
 	}
 }
 
+// accepted takes note of a write that was accepted. A holder that was revoked has not lapsed yet: when the database then fails over to a
+// copy that lacks the revoke, it goes on renewing there, and a term that was won meanwhile is lost without its holder knowing. So the
+// passing of time alone does not make a term quiet: the row has to be mine at a time when the one before must have lapsed.
+func (g *grant) accepted(sent Now) {
+	if sent.Mono >= g.quietAt {
+		g.quiet = true
+	} else {
+		g.nextRenew = min(g.nextRenew, g.quietAt)
+	}
+}
+
 func (m *Lease) won(now Now, g *grant, identity string) {
 	m.grant, m.pending, m.evidence, m.escalate, m.blocked, m.nominated, m.giving = g, nil, nil, false, Row{}, 0, nil
 	m.identity, m.reason, m.holdOff = identity, g.how, 0
@@ -321,6 +334,7 @@ func (m *Lease) renewed(now Now, ev Renewed) {
 		m.nextLook = now.Mono
 		if ev.Outcome == Granted {
 			p.sent, p.nextRenew = ev.Sent, ev.Sent.Mono+m.cfg.Renew
+			p.accepted(ev.Sent)
 			m.won(now, p, ev.Identity)
 		} else if ev.Outcome != Lost {
 			m.pending, m.nextLook, m.fault = p, now.Mono+m.cfg.Look, ev.Err
@@ -338,6 +352,7 @@ func (m *Lease) renewed(now Now, ev Renewed) {
 			g.sent = ev.Sent
 		}
 		g.nextRenew = g.sent.Mono + m.cfg.Renew
+		g.accepted(ev.Sent)
 		m.identity = ev.Identity
 		if !ev.Fenced {
 			g.written = ev.Lock
@@ -414,7 +429,7 @@ func (m *Lease) plan(now Now) []Action {
 	g := m.grant
 	if give := m.giving; give != nil && give.stepping && (m.running == 0 || now.Mono >= give.until) && !m.busy {
 		mark := Revoked
-		if m.running == 0 && now.Mono >= g.quietAt {
+		if m.running == 0 && g.quiet {
 			mark = ""
 		}
 		return append(out, m.run(Release{Term: g.term, Holder: m.holder(), Mark: mark})...)
@@ -465,7 +480,7 @@ func (m *Lease) Status(now Now) Status {
 			s.LeaderID, s.Reason = "", m.giving.why
 		} else {
 			s.Mine, s.Sent = g.term, g.sent
-			s.Unfenced = !g.lockLost && now.Mono >= g.quietAt
+			s.Unfenced = !g.lockLost && g.quiet
 		}
 		s.Lock.Hold = g.term // while stepping too: a lock that is freed before the lease would look like a crash
 		return s
@@ -523,9 +538,6 @@ func (m *Lease) Next(now Now) time.Duration {
 	next := m.cfg.TTL - m.cfg.Margin - now.Trusted(g.sent)
 	if !m.busy {
 		next = min(next, g.nextRenew-now.Mono)
-	}
-	if now.Mono < g.quietAt {
-		next = min(next, g.quietAt-now.Mono)
 	}
 	if m.giving != nil && m.giving.stepping && !m.busy {
 		next = min(next, m.giving.until-now.Mono)

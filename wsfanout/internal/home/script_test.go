@@ -99,6 +99,8 @@ type stage struct {
 	lines   []string
 	off     []home.Rule
 	hush    bool
+	cfg     home.Config
+	digests bool // not only for show
 }
 
 type actor struct {
@@ -224,7 +226,9 @@ func (s *stage) command(line string) {
 }
 
 func (s *stage) start(id string) {
-	n, err := home.New(home.Config{ID: id, Partitions: 1})
+	cfg := s.cfg
+	cfg.ID, cfg.Partitions = id, 1
+	n, err := home.New(cfg)
 	require.NoError(s.t, err)
 	n.Order(s.order...)
 	n.Without(s.off...)
@@ -312,7 +316,7 @@ func (s *stage) take(id string) {
 	o := s.nodes[id].Take()
 	for _, f := range o.Frames {
 		for _, m := range f.Messages {
-			if _, ok := m.(*wire.Digest); ok {
+			if _, ok := m.(*wire.Digest); ok && !s.digests {
 				continue
 			}
 			s.say("%s → %s %s", id, f.To, show(m))

@@ -271,7 +271,7 @@ func (h *Hub) catchUpLocked(s *sub) {
 	case ok:
 		s.mode = live
 		h.feedLocked(s, records)
-	case s.skip == nil && c.sock.Pending() > 0:
+	case s.skip == nil:
 		// It has read so slowly that the ring has moved on. With its cursor it gets what there is, or is told.
 		h.count.behind.Add(1)
 		c.sock.Close(sock.CodeBehind, "behind: resume from your position")

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { connect, Cursor, pause } from "./client.js";
 
-const { HUBS, CONTROL, VECTORS } = process.env;
+const { HUBS, CONTROL } = process.env;
 const control = async (path) => {
   const r = await fetch(CONTROL + path);
   assert.equal(r.status, 200, await r.text());
@@ -85,4 +85,29 @@ test("cursors that are none", () => {
   const c = Cursor.parse("1|2.%3A:7|2.%3A:7,1.A:3|id%7C");
   assert.equal(c.last, "id|");
   assert.equal(c.toString(), "1|2.%3A:7|2.%3A:7,1.A:3|id%7C");
+});
+
+const vectors = JSON.parse(readFileSync(new URL("../internal/cursor/testdata/vectors.json", import.meta.url)));
+
+test("the rule of the Go package cursor", () => {
+  const position = (text) => {
+    const i = text.lastIndexOf(":");
+    return { epoch: text.slice(0, i), offset: Number(text.slice(i + 1)) };
+  };
+  assert.ok(vectors.stories.length > 0);
+  for (const story of vectors.stories) {
+    const c = Cursor.parse(story.cursor);
+    assert.equal(c.toString(), story.cursor, story.name);
+    for (const [i, step] of story.steps.entries()) {
+      const what = `${story.name}, step ${i}`;
+      if (step.start) c.start(position(step.start));
+      else assert.equal(c.take(position(step.at), !!step.gap, step.id ?? ""), step.hole ? "hole" : step.show ? "show" : "old", what);
+      assert.equal(c.toString(), step.cursor, what);
+    }
+  }
+});
+
+test("what the Go package cursor refuses", () => {
+  assert.ok(vectors.malformed.length > 0);
+  for (const { why, text } of vectors.malformed) assert.throws(() => Cursor.parse(text), undefined, why);
 });

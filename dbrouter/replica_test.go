@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -422,8 +421,7 @@ func TestFrozenMasterHoldsNoMoreThanThePool(t *testing.T) {
 	c := lab.Postgres(t, 0)
 	r := open(t, dbrouter.Config{DriverName: "postgres", DataSource: c.DSN(0), MaxOpenConns: 3, MonitorInterval: 100 * time.Hour})
 	c.Pause(0)
-	before := runtime.NumGoroutine()
-	for range 4 {
+	for range 8 {
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
@@ -434,11 +432,12 @@ func TestFrozenMasterHoldsNoMoreThanThePool(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		require.LessOrEqual(t, source(r, 0).Frozen, 2*3, "as many waiting as were let in at once")
 	}
-	eventually(t, "the calls are over", func() bool { return runtime.NumGoroutine() < before+3*4+8 })
+	require.Equal(t, 3, min(source(r, 0).Frozen, 3))
 	c.Resume(0)
 	eventually(t, "it serves again", func() bool { _, err := r.Master().ExecContext(t.Context(), "SELECT 1"); return err == nil })
-	eventually(t, "nothing is left", func() bool { return runtime.NumGoroutine() <= before+4 })
+	eventually(t, "nothing is left", func() bool { return source(r, 0).Frozen == 0 })
 }
 
 // A session reads what it wrote, however far the replicas trail; others read on the replicas.

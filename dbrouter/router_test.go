@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -100,6 +101,52 @@ func TestTransactionSurvivesRecycle(t *testing.T) {
 		require.NoError(t, m.GetContext(ctx, &n, "SELECT count(*) FROM a"))
 		require.Equal(t, 1, n)
 		eventually(t, "the old pool is closed", func() bool { return r.Stats().DrainingPools == 0 })
+	})
+}
+
+// A call that waits for a connection of a pool which is then replaced and closed runs on the new one.
+func TestWaiterMovesToTheNewPool(t *testing.T) {
+	databases(t, func(t *testing.T, cfg dbrouter.Config) {
+		cfg.MaxOpenConns, cfg.DrainTimeout = 1, time.Nanosecond
+		r, ctx := open(t, cfg), t.Context()
+		hold := func() func() {
+			a, err := r.Master().BeginTx(ctx, nil)
+			require.NoError(t, err)
+			if cfg.DriverName != "sqlite" {
+				return func() { require.NoError(t, a.Commit()) }
+			}
+			b, err := r.Replica().BeginReadx(ctx)
+			require.NoError(t, err)
+			return func() { require.NoError(t, errors.Join(a.Rollback(), b.Rollback())) }
+		}
+		calls := map[string]func() error{
+			"master exec":    func() error { _, err := r.Master().ExecContext(ctx, "SELECT 1"); return err },
+			"master get":     func() error { return r.Master().GetContext(ctx, new(int), "SELECT 1") },
+			"master row":     func() error { return r.Master().QueryRowContext(ctx, "SELECT 1").Scan(new(int)) },
+			"replica get":    func() error { return r.Replica().GetContext(ctx, new(int), "SELECT 1") },
+			"replica select": func() error { return r.Replica().SelectContext(ctx, &[]int{}, "SELECT 1") },
+			"replica row":    func() error { return r.Replica().QueryRowxContext(ctx, "SELECT 1").Scan(new(int)) },
+		}
+		for name, call := range calls {
+			release := hold()
+			waiting := func() (n int64) {
+				for _, s := range r.Stats().Sources {
+					n += s.Pool.WaitCount
+				}
+				return n
+			}
+			before := waiting()
+			answer := make(chan error, 1)
+			go func() { answer <- call() }()
+			eventually(t, "the call waits", func() bool { return waiting() > before })
+			require.NoError(t, r.Recycle(ctx))
+			if cfg.DriverName == "sqlite" && strings.HasPrefix(name, "master") {
+				release() // the file's write lock is free again only now
+				release = func() {}
+			}
+			require.NoError(t, <-answer, name)
+			release()
+		}
 	})
 }
 

@@ -33,6 +33,7 @@ type source struct {
 	name    string // dsn without password
 	dialect dialect.Dialect
 	db      *sqlx.DB
+	conns   *connector
 	probe   *sql.DB // a connection of its own, so that a full pool cannot look like a dead server
 	kick    chan struct{}
 	stop    context.CancelFunc // ends its prober
@@ -67,6 +68,7 @@ func newSource(cfg *Config, d dialect.Dialect, r role, dsn string) (*source, err
 	if err != nil {
 		return nil, s.wrap(err)
 	}
+	s.conns = c
 	s.db = sqlx.NewDb(sql.OpenDB(c), cfg.DriverName)
 	open := cfg.MaxOpenConns
 	if d == dialect.SQLite && r == roleMaster {

@@ -28,6 +28,7 @@ type SourceStats struct {
 	Standby   bool   // when last seen it followed another server, or was read only
 	Lag       int64  // bytes of log that it trails the master by; -1: unknown
 	Latency   time.Duration
+	Frozen    int // connections left behind in calls that the server does not answer
 	LastError string
 	ErrorAt   time.Time
 	Pool      sql.DBStats
@@ -53,7 +54,7 @@ func (s *source) stats() SourceStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := SourceStats{Role: string(s.role), Address: s.name, Healthy: s.healthy, Standby: s.state.last.standby, Lag: s.state.lag,
-		Latency: s.state.last.latency, ErrorAt: s.state.errAt, Pool: s.db.Stats()}
+		Latency: s.state.last.latency, Frozen: int(s.conns.left.Load()), ErrorAt: s.state.errAt, Pool: s.db.Stats()}
 	if s.state.err != nil {
 		st.LastError = redactIn(s.state.err.Error(), s.dsn)
 	}

@@ -11,8 +11,8 @@ import (
 // Cancel ends a job: at once when it waits; when it runs, by the end of its context with ErrCancelled, on its own node within a second.
 // What has finished stays as it is, which is no error. ErrNotFound for an id that is not there (any more).
 func (r *Runner) Cancel(ctx context.Context, id int64) error {
-	if r.life.Closed() {
-		return ErrClosed
+	if err := r.ensure(ctx); err != nil {
+		return err
 	}
 	fail := func(err error) error { return fmt.Errorf("jobs: cancel job %d: %w", id, err) }
 	n, err := r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET state=3, outcome='cancelled', done_us={now} WHERE id=? AND state<2`, id)
@@ -53,8 +53,8 @@ func (r *Runner) sendCancel(id int64) {
 // Retry makes a finished job available again, whatever its outcome, with at least one more attempt; one that waits for its time may run
 // now. A running one is left alone. ErrNotFound for an id that is not there; ErrDuplicate when its unique key is live again.
 func (r *Runner) Retry(ctx context.Context, id int64) error {
-	if r.life.Closed() {
-		return ErrClosed
+	if err := r.ensure(ctx); err != nil {
+		return err
 	}
 	fail := func(err error) error { return fmt.Errorf("jobs: retry job %d: %w", id, err) }
 	// The attempts so far no longer count, but stay numbered: the number is the fence against a worker of before.
@@ -81,8 +81,11 @@ func (r *Runner) Retry(ctx context.Context, id int64) error {
 
 // RunNow enqueues a job of a schedule beside its slots, whether it is paused or not. ErrNotFound for a schedule that nobody registered.
 func (r *Runner) RunNow(ctx context.Context, schedule string) error {
-	if r.life.Closed() {
-		return ErrClosed
+	if err := r.ensure(ctx); err != nil {
+		return err
+	}
+	if err := r.registered(ctx, schedule); err != nil {
+		return fmt.Errorf("jobs: run schedule %q now: %w", schedule, err)
 	}
 	// No due time: the slot of this instant may be one of the rule's.
 	n, err := r.exec(ctx, r.cfg.DB, `INSERT INTO nines_jobs (kind, queue, state, outcome, priority, run_us, deadline_us, attempt, uncounted, max_attempts, node, schedule, held, cancel, args, progress, note, error, created_us, started_us, done_us)
@@ -99,14 +102,31 @@ func (r *Runner) RunNow(ctx context.Context, schedule string) error {
 
 // Pause stops a schedule's slots for the whole cluster, or lets them go on. Slots of the pause are not caught up. It lasts over restarts.
 func (r *Runner) Pause(ctx context.Context, schedule string, on bool) error {
-	if r.life.Closed() {
-		return ErrClosed
+	if err := r.ensure(ctx); err != nil {
+		return err
 	}
-	if err := r.pause(ctx, schedule, on); err != nil {
+	err := r.registered(ctx, schedule)
+	if err == nil {
+		err = r.pause(ctx, schedule, on)
+	}
+	if err != nil {
 		return fmt.Errorf("jobs: pause schedule %q: %w", schedule, err)
 	}
 	r.wake(topicTick)
 	return nil
+}
+
+// registered writes the schedule's row if this process has not got round to it.
+func (r *Runner) registered(ctx context.Context, name string) error {
+	r.mu.Lock()
+	s := r.schedules[name]
+	waiting := s != nil && !s.written
+	r.mu.Unlock()
+	if !waiting {
+		return nil
+	}
+	_, err := r.register(ctx)
+	return err
 }
 
 func (r *Runner) pause(ctx context.Context, name string, on bool) error {

@@ -96,11 +96,10 @@ func (t txExecer) QueryContext(context.Context, string, ...any) (*sql.Rows, erro
 	return nil, errors.New("jobs: not in a caller's transaction")
 }
 
-// Enqueue inserts a job and returns its id. ErrDuplicate comes with the id of the live one. It may be called before Run if the tables are
-// there.
+// Enqueue inserts a job and returns its id. ErrDuplicate comes with the id of the live one. It may be called before Run.
 func (r *Runner) Enqueue(ctx context.Context, args Args, opts *EnqueueOptions) (id int64, err error) {
-	if r.life.Closed() {
-		return 0, ErrClosed
+	if err := r.ensure(ctx); err != nil {
+		return 0, err
 	}
 	in, err := prepare(args, opts)
 	if err != nil {
@@ -116,6 +115,7 @@ func (r *Runner) Enqueue(ctx context.Context, args Args, opts *EnqueueOptions) (
 }
 
 // EnqueueTx inserts a job in the caller's transaction: it exists if that commits. A database or connection is refused without a query.
+// The tables must be there: Run has been at work, or any other method.
 func (r *Runner) EnqueueTx(ctx context.Context, tx Tx, args Args, opts *EnqueueOptions) (id int64, err error) {
 	if r.life.Closed() {
 		return 0, ErrClosed
@@ -184,8 +184,8 @@ func (r *Runner) insert(ctx context.Context, in insertion, exec func(context.Con
 // EnqueueMany inserts jobs in one transaction, all or none, and returns how many. A unique key can name one job only: it is refused with
 // more.
 func (r *Runner) EnqueueMany(ctx context.Context, args []Args, opts *EnqueueOptions) (n int, err error) {
-	if r.life.Closed() {
-		return 0, ErrClosed
+	if err := r.ensure(ctx); err != nil {
+		return 0, err
 	}
 	if len(args) == 0 {
 		return 0, nil

@@ -49,8 +49,8 @@ const listPage = 200
 // List returns jobs, newest first. It reads page by page, each as it is at that moment. The loop ends after an error.
 func (r *Runner) List(ctx context.Context, f Filter) iter.Seq2[Info, error] {
 	return func(yield func(Info, error) bool) {
-		if r.life.Closed() {
-			yield(Info{}, ErrClosed)
+		if err := r.ensure(ctx); err != nil {
+			yield(Info{}, err)
 			return
 		}
 		where, args, err := f.where()

@@ -42,6 +42,7 @@ type Runner struct {
 
 	kickClaim, kickTick, kickBeat, kickWatch, kickRegister, kickWake chan struct{}
 
+	migrated   atomic.Bool
 	scheduling atomic.Bool // this process is in the scheduler's loop
 	dueChanged atomic.Bool // a job was put off: look again when the next one is due
 	backlog    atomic.Bool // the last claim left work behind for want of room
@@ -165,19 +166,34 @@ func (r *Runner) Run(ctx context.Context) error {
 // prepare applies the migrations, waiting for the database as long as it takes.
 func (r *Runner) prepare(ctx context.Context) error {
 	for n := 0; ; n++ {
-		err := migrate.Apply(ctx, r.cfg.DB, "jobs", Migrations())
+		err := r.ensure(ctx)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		var fault *migrate.Error
 		if errors.As(err, &fault) && n >= 3 {
-			return fmt.Errorf("jobs: %w", err)
+			return err
 		}
 		r.fault("prepare tables", err)
 		if !pause(ctx, backoff.Delay(n, 100*time.Millisecond, 3*time.Second)) {
 			return ctx.Err()
 		}
 	}
+}
+
+// ensure makes the tables be there: methods may be called before Run.
+func (r *Runner) ensure(ctx context.Context) error {
+	if r.life.Closed() {
+		return ErrClosed
+	}
+	if r.migrated.Load() {
+		return nil
+	}
+	if err := migrate.Apply(ctx, r.cfg.DB, "jobs", Migrations()); err != nil {
+		return fmt.Errorf("jobs: %w", err)
+	}
+	r.migrated.Store(true)
+	return nil
 }
 
 // Shutdown ends Run in good order: nothing more is claimed or scheduled, running jobs have until shortly before ctx's deadline to end,

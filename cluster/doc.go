@@ -33,7 +33,8 @@
 //   - Post delivers in order, each message once, for the life of the two processes, across reconnections. For one sender and topic a handler
 //     runs once at a time. A handler that does not keep up makes its sender wait, after 4 MiB for each sender and lane here, and what fits the
 //     link; nothing grows without bound, and other senders are not touched.
-//   - Answers overtake messages: handlers on two nodes may ask each other under load.
+//   - Answers overtake messages: a handler may ask the node whose messages it handles, however many of those wait. Two nodes whose handlers
+//     ask each other while both are full do wait for each other, until a ctx ends: give such questions a deadline.
 //   - A message for a topic without handler waits for one: up to 4 MiB a topic and 16 MiB in all, for 60 s; requests for 1 s.
 //   - With Keys nobody joins, reads or forges without one of them; datagrams cannot be replayed. Connections that have not shown a key are
 //     bounded: 8 an address, 64 in all, 5 s each.

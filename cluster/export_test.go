@@ -79,3 +79,6 @@ func (x *Table) About(id string, offset time.Duration, now time.Time) []Reason {
 	e.offset, e.measured = offset, true
 	return x.t.about(e, now)
 }
+
+// KeepForPeers bounds what is kept for a peer that does not acknowledge. Call it before Run.
+func (n *Node) KeepForPeers(bytes int) { n.retain = bytes }

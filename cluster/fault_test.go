@@ -23,11 +23,14 @@ import (
 func TestCutAndHeal(t *testing.T) {
 	ctx := within(t)
 	network := faultnet.New(nil)
+	var b *board
 	nodes := group(t, 3, func(i int, c *cluster.Config) {
 		if i == 2 {
 			c.Network = network
 		}
+		b = c.Discovery.(*board)
 	})
+	b.clear() // nobody finds the others again but from memory
 	cut := nodes[2]
 	var next atomic.Uint64
 	bad := make(chan string, 10)

@@ -26,6 +26,7 @@ type Node struct {
 	loopback *credit
 	senders  senders
 	hooks    *hookQueue
+	retain   int // bytes kept for each peer; 0 is the links' default
 	pause    *pauseWatch
 
 	running    chan struct{} // closed when messages can be sent

@@ -238,7 +238,7 @@ func (n *Node) startGossip(w *wire) (err error) {
 // newMesh makes the links. Its callbacks only change the table.
 func (n *Node) newMesh() (*link.Mesh, error) {
 	return link.New(link.Config{
-		Self: n.ID(), Cluster: n.cfg.ClusterName, Logger: n.log,
+		Self: n.ID(), Cluster: n.cfg.ClusterName, Logger: n.log, Retain: n.retain,
 		Dial: func(ctx context.Context, id string) (net.Conn, error) {
 			n.mu.Lock()
 			addr := ""

@@ -75,6 +75,12 @@ func (b *board) Deregister(_ context.Context, id string) error {
 	return b.down
 }
 
+func (b *board) clear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	clear(b.rows)
+}
+
 func (b *board) len() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -101,6 +107,7 @@ func start(t *testing.T, d cluster.Discovery, change func(c *cluster.Config)) *r
 	}
 	n, err := cluster.New(cfg)
 	require.NoError(t, err)
+	n.KeepForPeers(8 << 20) // and not 64 MiB, which take long to fill
 	return run(t, n)
 }
 

@@ -220,6 +220,11 @@ func (n *Node) startGossip(w *wire) (err error) {
 			n.update(func(t *table, now time.Time) { t.gossipJoin(id, addr, now) })
 		},
 		gone: func(id string) {
+			select {
+			case <-n.ended: // memberlist's suspicion timers outlive its Shutdown
+				return
+			default:
+			}
 			n.update(func(t *table, now time.Time) { t.gossipLeave(id) })
 		},
 		buried: func(id string) bool {

@@ -38,7 +38,10 @@
 //	       answer, may take it by compare and set. The clock of the database is not asked.
 //	T2     A lease that its holder gave back, on the server that is asked, may be taken at once.
 //	T3     Who has proof that the holder's process or its database session is gone revokes the lease and takes it at once. Such a term can
-//	       fence at once; unfenced work starts when the trust of whoever was before must have ended (the term is quiet).
+//	       fence at once; unfenced work starts when the term is quiet: the trust of whoever was before must have ended, and a write of
+//	       the new holder was accepted after that. Without the latter, a database that fails over to a copy without the revoke would let
+//	       the former holder renew there, beside a new one that does not know yet that its term is lost. A proof that a process is dead
+//	       holds for the term that it held then: who acquires later was not dead.
 //	Lapsed A holder whose trust ended is not renewed: it needs a new term. Otherwise one that was paused, followed by another and then
 //	       saw the database fail over to a copy with its old row would lead beside the other.
 //	Number A new term is at least the last plus one, and at least the database's clock in milliseconds.

@@ -238,6 +238,9 @@ func TestProcesses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			driver, dsn := open(t)
+			if driver == "sqlite" {
+				dsn += noSync
+			}
 			h := newHerd(t, driver, dsn, nil)
 			for _, id := range h.spec.Members {
 				h.start(id)

@@ -367,7 +367,7 @@ func simulate(t *testing.T, seed uint64) (wins int) {
 	return s.wins
 }
 
-var histories = flag.Int("histories", 300, "how many random histories TestSimulation runs")
+var histories = flag.Int("histories", 120, "how many random histories TestSimulation runs")
 
 // TestSimulation runs random histories. A failure prints the seed.
 func TestSimulation(t *testing.T) {

@@ -35,7 +35,7 @@ func places(t *testing.T, fn func(t *testing.T, p place)) {
 func sqliteAt(t *testing.T) place {
 	_, dsn := lab.SQLite(t)
 	return prepare(t, place{d: dialect.SQLite, open: func() *sqlx.DB {
-		db, err := sqlx.Open("sqlite", dsn)
+		db, err := sqlx.Open("sqlite", dsn+"&_pragma=synchronous(off)") // what is tested is not the disk
 		require.NoError(t, err)
 		db.SetMaxOpenConns(1)
 		t.Cleanup(func() { db.Close() })

@@ -66,7 +66,7 @@ func with[T any](ctx context.Context, p *Pin, fn func(c *sql.Conn) (T, error)) (
 		if left.CompareAndSwap(false, true) {
 			done <- r
 		} else if r.conn != nil {
-			discard(r.conn, p.Pinned)
+			discard(r.conn, p.Pinned || errors.Is(r.err, errDirty))
 		}
 	})
 	var r result
@@ -86,7 +86,7 @@ func with[T any](ctx context.Context, p *Pin, fn func(c *sql.Conn) (T, error)) (
 	case r.err == nil:
 		r.conn.Close()
 	default:
-		discard(r.conn, p.Pinned)
+		discard(r.conn, p.Pinned || errors.Is(r.err, errDirty))
 	}
 	return r.v, r.err
 }
@@ -98,9 +98,9 @@ func late(ctx context.Context) <-chan struct{} {
 	return c
 }
 
-// discard gives a connection back; a pinned one may hold locks and settings, so its session has to end.
-func discard(c *sql.Conn, pinned bool) {
-	if pinned {
+// discard gives a connection back; one that may hold locks and settings is not used again: its session has to end.
+func discard(c *sql.Conn, bad bool) {
+	if bad {
 		_ = c.Raw(func(any) error { return driver.ErrBadConn })
 	}
 	c.Close()

@@ -6,7 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nines-go/nines/election/internal/core"
@@ -140,7 +140,7 @@ func (s *Store) acquire(ctx context.Context, c *sql.Conn, o core.Row, holder str
 	switch {
 	case err == nil:
 		got.Outcome = core.Granted
-	case errors.Is(err, errHeld):
+	case errors.Is(err, errHeld) && !errors.Is(err, errDirty):
 		got.Outcome = core.Lost
 		return got, nil
 	case sent:
@@ -207,6 +207,9 @@ func affected(res sql.Result, err error) (int64, error) {
 
 func (s *Store) bind(q string) string { return s.Dialect.Rebind(q) }
 
+// errDirty says that a connection may be inside a transaction that could not be ended.
+var errDirty = errors.New("the transaction could not be rolled back")
+
 // inTx runs fn between BEGIN and COMMIT on a pinned connection.
 func (s *Store) inTx(ctx context.Context, c *sql.Conn, fn func() error) error {
 	var sent bool
@@ -216,10 +219,10 @@ func (s *Store) inTx(ctx context.Context, c *sql.Conn, fn func() error) error {
 // inTxCommit sets sent when COMMIT was sent: from there on an error says nothing about whether it happened. database/sql's own
 // transactions are not used, because they answer a COMMIT that raced with a context without telling which way it went.
 func (s *Store) inTxCommit(ctx context.Context, c *sql.Conn, fn func() error, sent *bool) error {
-	if _, err := c.ExecContext(ctx, s.begin()); err != nil {
-		return err
+	_, err := c.ExecContext(ctx, s.begin())
+	if err == nil {
+		err = fn()
 	}
-	err := fn()
 	if err == nil {
 		*sent = true
 		if _, err = c.ExecContext(ctx, `COMMIT`); err == nil {
@@ -228,8 +231,9 @@ func (s *Store) inTxCommit(ctx context.Context, c *sql.Conn, fn func() error, se
 	}
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if _, rerr := c.ExecContext(back, `ROLLBACK`); rerr != nil && errors.Is(err, errHeld) {
-		return fmt.Errorf("rollback: %w", rerr)
+	// Also after a BEGIN that failed: one that was cancelled may have happened all the same, and on SQLite keep all writers out.
+	if _, rerr := c.ExecContext(back, `ROLLBACK`); rerr != nil && !strings.Contains(rerr.Error(), "no transaction is active") {
+		return errors.Join(err, errDirty, rerr)
 	}
 	return err
 }

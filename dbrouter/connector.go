@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // connector opens connections of one data source and prepares each one's session.
@@ -51,8 +52,14 @@ func blocks(d driver.Driver) bool {
 	return t.PkgPath() == "github.com/lib/pq"
 }
 
+// dialTimeout bounds a dial. database/sql gives no deadline to those that it makes for waiting calls, and makes one at a time: a frozen server
+// would stop them all.
+const dialTimeout = 10 * time.Second
+
 // Connect opens a connection and sets its session up.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -139,7 +146,8 @@ func execute(ctx context.Context, conn driver.Conn, stmt string) error {
 	if s, ok := st.(driver.StmtExecContext); ok {
 		_, err = s.ExecContext(ctx, nil)
 	} else {
-		_, err = st.Exec(nil) //nolint:staticcheck // a driver of the old kind has nothing else
+		//lint:ignore SA1019 a driver of the old kind has nothing else
+		_, err = st.Exec(nil)
 	}
 	return err
 }

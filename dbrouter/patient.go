@@ -231,7 +231,8 @@ func (s *patientStmt) ExecContext(ctx context.Context, args []driver.NamedValue)
 		if b, ok := s.base.(driver.StmtExecContext); ok {
 			res, err = b.ExecContext(ctx, args)
 		} else {
-			res, err = s.base.Exec(values(args)) //nolint:staticcheck // lib/pq's COPY has nothing else
+			//lint:ignore SA1019 lib/pq's COPY has nothing else
+			res, err = s.base.Exec(values(args))
 		}
 	}); e != nil {
 		return nil, e
@@ -245,7 +246,8 @@ func (s *patientStmt) QueryContext(ctx context.Context, args []driver.NamedValue
 		if b, ok := s.base.(driver.StmtQueryContext); ok {
 			return b.QueryContext(ctx, args)
 		}
-		return s.base.Query(values(args)) //nolint:staticcheck // a driver of the old kind has nothing else
+		//lint:ignore SA1019 a driver of the old kind has nothing else
+		return s.base.Query(values(args))
 	})
 }
 

@@ -26,7 +26,7 @@ func TestLibPQKeepsItsAbilities(t *testing.T) {
 
 			tx, err := m.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelSerializable})
 			require.NoError(t, err)
-			st, err := tx.PrepareContext(ctx, pq.CopyIn("a", "v", "b"))
+			st, err := tx.PrepareContext(ctx, "COPY a (v, b) FROM STDIN")
 			require.NoError(t, err)
 			for i := range 1000 {
 				_, err := st.ExecContext(ctx, i, []byte{byte(i), byte(i >> 8)})

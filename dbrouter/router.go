@@ -77,7 +77,15 @@ func (t *topology) dial(ctx context.Context, n int) error {
 			if s.role == roleRead {
 				return // its file may not exist yet
 			}
-			if err := s.warm(try, 1); err != nil {
+			err := s.warm(try, 1)
+			if err == nil && t.cfg.Pooler {
+				// Not one read before it is known to be a replica.
+				var o observation
+				if o, err = observe(try, s.probe, t.dialect, false); err == nil && !o.standby {
+					err = errWritable
+				}
+			}
+			if err != nil {
 				s.mu.Lock()
 				s.healthy, s.state.err, s.state.errAt, s.state.downSince = false, err, time.Now(), time.Now()
 				s.mu.Unlock()

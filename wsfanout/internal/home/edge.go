@@ -212,7 +212,7 @@ func (e *edge) since(at Position) ([]*Record, bool) {
 	if l == nil || at.Offset < l.base.Offset || at.Offset > l.last() || l.at(at.Offset) != at {
 		return nil, false
 	}
-	return l.after(at.Offset, l.last()), true
+	return slices.Clone(l.after(at.Offset, l.last())), true // trimming writes to the ring
 }
 
 // onAnswerFor is the home's answer for one client. Links are in order, so it ends where this node stands.

@@ -16,6 +16,15 @@ func (n *Node) Without(rules ...Rule) {
 // Order gives the rendezvous order of all partitions.
 func (n *Node) Order(ids ...string) { n.order = ids }
 
+// Rank returns first and second of nodes for a partition, as self sees them.
+func Rank(part int, nodes []string, self string) (first, second string) {
+	var hashes []uint64
+	for _, id := range nodes {
+		hashes = append(hashes, fnv1a(id))
+	}
+	return rank(part, nodes, hashes, self)
+}
+
 // Rule is the name of a rule for tests.
 type Rule = rule
 

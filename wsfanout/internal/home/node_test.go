@@ -372,3 +372,105 @@ func TestPartitionsAreAConstantOfTheVersion(t *testing.T) {
 		require.Equal(t, want, home.PartitionOf(topic, wire.Partitions), topic)
 	}
 }
+
+func TestRankIsAConstantOfTheVersion(t *testing.T) {
+	nodes := []string{"A", "B", "C", "D", "E"}
+	var firsts, seconds strings.Builder
+	for part := range 24 {
+		first, second := home.Rank(part, nodes, "A")
+		firsts.WriteString(first)
+		seconds.WriteString(second)
+	}
+	require.Equal(t, "ABADDCAEDEACCDEAAABDDECB", firsts.String())
+	require.Equal(t, "EBBDDCCEDECCCDEBECBDDECB", seconds.String())
+}
+
+func TestAJoinerMovesOnlyWhatItLeads(t *testing.T) {
+	for part := range 1024 {
+		before, _ := home.Rank(part, []string{"A", "B", "C"}, "A")
+		after, _ := home.Rank(part, []string{"A", "B", "C", "D"}, "A")
+		if after != "D" {
+			require.Equal(t, before, after)
+		}
+	}
+}
+
+// BenchmarkPublish is one message from its origin over home and replica to a third node and back, encoded and decoded.
+func BenchmarkPublish(b *testing.B) {
+	ids := []string{"A", "B", "C"}
+	nodes := map[string]*home.Node{}
+	type posted struct {
+		from, to string
+		frames   [][]byte
+	}
+	var queue []posted
+	take := func(id string) (acks int) {
+		o := nodes[id].Take()
+		for _, f := range o.Frames {
+			queue = append(queue, posted{id, f.To, wire.Encode(f.Messages)})
+		}
+		return len(o.Acks)
+	}
+	drain := func() (acks int) {
+		for len(queue) > 0 {
+			q := queue[0]
+			queue = queue[1:]
+			for _, f := range q.frames {
+				ms, err := wire.Decode(f)
+				require.NoError(b, err)
+				nodes[q.to].Receive(0, q.from, ms)
+				acks += take(q.to)
+			}
+		}
+		return acks
+	}
+	for _, id := range ids {
+		n, err := home.New(home.Config{ID: id, Partitions: 1})
+		require.NoError(b, err)
+		n.Order(ids...)
+		nodes[id] = n
+	}
+	for _, id := range ids {
+		nodes[id].SetView(0, home.View{Settled: true, Alive: ids})
+		take(id)
+	}
+	drain()
+	nodes["C"].Attach(0, 1, "t", home.Cursor{})
+	take("C")
+	drain()
+	data := make([]byte, 200)
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if i++; i%1000 == 0 {
+			for _, n := range nodes {
+				n.Tick(0)
+				n.Take()
+			}
+		}
+		_, err := nodes["C"].Publish(0, home.Publish{Topic: "t", Data: data})
+		require.NoError(b, err)
+		if acks := take("C") + drain(); acks != 1 {
+			b.Fatal(acks)
+		}
+	}
+}
+
+// BenchmarkTakeOver is what the survivors of three nodes do when one of them dies, for all partitions.
+func BenchmarkTakeOver(b *testing.B) {
+	for b.Loop() {
+		b.StopTimer()
+		s := &stage{t: b, nodes: map[string]*home.Node{}, queues: map[[2]string][]home.Message{}, clients: map[string]*actor{}, hush: true, all: true}
+		s.command("start A B C")
+		s.hush = true
+		s.command("run")
+		s.command("crash A")
+		b.StartTimer()
+		s.command("view B: B C A=dead")
+		s.command("view C: B C A=dead")
+		s.command("run")
+		b.StopTimer()
+		require.True(b, s.nodes["B"].Settled())
+		b.StartTimer()
+	}
+}

@@ -100,6 +100,7 @@ type stage struct {
 	off     []home.Rule
 	hush    bool
 	cfg     home.Config
+	all     bool // partitions, in their own order
 	digests bool // not only for show
 }
 
@@ -227,7 +228,9 @@ func (s *stage) command(line string) {
 
 func (s *stage) start(id string) {
 	cfg := s.cfg
-	cfg.ID, cfg.Partitions = id, 1
+	if cfg.ID = id; !s.all {
+		cfg.Partitions = 1
+	}
 	n, err := home.New(cfg)
 	require.NoError(s.t, err)
 	n.Order(s.order...)

@@ -55,8 +55,8 @@ func TestPostgresFailover(t *testing.T) {
 	}
 }
 
-// waiters counts the sessions that wait for an advisory lock.
+// waiters counts the sessions that wait for an advisory lock in this database.
 func waiters(t *testing.T, db *sqlx.DB) (n int) {
-	require.NoError(t, db.Get(&n, `SELECT count(*) FROM pg_locks WHERE locktype='advisory' AND NOT granted`))
+	require.NoError(t, db.Get(&n, `SELECT count(*) FROM pg_locks WHERE locktype='advisory' AND NOT granted AND database=(SELECT oid FROM pg_database WHERE datname=current_database())`))
 	return n
 }

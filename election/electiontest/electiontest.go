@@ -16,6 +16,7 @@ type Cluster struct {
 	members map[string]*Member
 	fates   map[string]string // of those that are gone
 	cut     map[[2]string]bool
+	calls   sync.WaitGroup
 }
 
 // New returns an empty cluster.
@@ -224,10 +225,10 @@ func (m *Member) Request(ctx context.Context, to, topic string, payload []byte) 
 		err     error
 	}
 	done := make(chan reply, 1)
-	go func() { // a request outlives its caller, as over a network
+	m.c.calls.Go(func() { // a request outlives its caller, as over a network
 		b, err := fn(context.WithoutCancel(ctx), m.id, slices.Clone(payload))
 		done <- reply{b, err}
-	}()
+	})
 	select {
 	case r := <-done:
 		return r.payload, r.err

@@ -69,10 +69,12 @@ func with[T any](ctx context.Context, p *Pin, fn func(c *sql.Conn) (T, error)) (
 			discard(r.conn, p.Pinned || errors.Is(r.err, errDirty))
 		}
 	})
+	late := make(chan struct{})
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { close(late) }) })()
 	var r result
 	select {
 	case r = <-done:
-	case <-late(ctx):
+	case <-late:
 		if left.CompareAndSwap(false, true) {
 			var none T
 			return none, errors.Join(errStuck, ctx.Err())
@@ -89,13 +91,6 @@ func with[T any](ctx context.Context, p *Pin, fn func(c *sql.Conn) (T, error)) (
 		discard(r.conn, p.Pinned || errors.Is(r.err, errDirty))
 	}
 	return r.v, r.err
-}
-
-// late is closed when ctx has ended for longer than the grace.
-func late(ctx context.Context) <-chan struct{} {
-	c := make(chan struct{})
-	context.AfterFunc(ctx, func() { time.AfterFunc(grace, func() { close(c) }) })
-	return c
 }
 
 // discard gives a connection back; one that may hold locks and settings is not used again: its session has to end.

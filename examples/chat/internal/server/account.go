@@ -157,6 +157,7 @@ func (s *Server) startSession(w http.ResponseWriter, r *http.Request, user store
 		s.broken(w, r, err)
 		return
 	}
+	s.wrote(w, r)
 	http.SetCookie(w, s.cookie(r, token, expires))
 	reply(w, code, user)
 }
@@ -164,8 +165,12 @@ func (s *Server) startSession(w http.ResponseWriter, r *http.Request, user store
 func (s *Server) cookie(r *http.Request, token string, expires time.Time) *http.Cookie {
 	return &http.Cookie{
 		Name: cookieName, Value: token, Path: "/", Expires: expires, HttpOnly: true, SameSite: http.SameSiteLaxMode,
-		Secure: s.clients.secure(r) || strings.HasPrefix(s.cfg.ServiceSettings.SiteURL, "https:"),
+		Secure: s.secureCookies(r),
 	}
+}
+
+func (s *Server) secureCookies(r *http.Request) bool {
+	return s.clients.secure(r) || strings.HasPrefix(s.cfg.ServiceSettings.SiteURL, "https:")
 }
 
 // signOut ends the session and closes its sockets on all nodes.

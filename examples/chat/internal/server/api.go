@@ -62,6 +62,7 @@ func (s *Server) createRoom(w http.ResponseWriter, r *http.Request, _ store.User
 	if err != nil {
 		s.log.Warn("new room not published", "room", room.ID, "error", err) // pages see it when they next list the rooms
 	}
+	s.wrote(w, r)
 	reply(w, http.StatusCreated, room)
 }
 
@@ -235,6 +236,7 @@ func (s *Server) post(w http.ResponseWriter, r *http.Request, user store.User) {
 		answer.Epoch, answer.Offset, answer.Copies, answer.Home = pos.Epoch, pos.Offset, pos.Copies, s.hub.Home(roomPrefix+m.Room)
 	}
 	s.stats.posts.Add(1)
+	s.wrote(w, r)
 	reply(w, code, answer)
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,37 @@ func TestHistoryAndSearchOnReplicas(t *testing.T) {
 	cfg.SqlSettings.DriverName, cfg.SqlSettings.DataSource = "postgres", db.URL(0)
 	cfg.SqlSettings.DataSourceReplicas, cfg.SqlSettings.DataSourceSearchReplicas = []string{db.URL(1)}, []string{db.URL(2)}
 	historyAndSearch(t, cfg, db.Replayed)
+}
+
+// TestWhoWroteReadsIt has the replica stand still.
+func TestWhoWroteReadsIt(t *testing.T) {
+	db := lab.Postgres(t, 1)
+	cfg := config(t.TempDir())
+	cfg.SqlSettings.DriverName, cfg.SqlSettings.DataSource, cfg.SqlSettings.DataSourceReplicas = "postgres", db.URL(0), []string{db.URL(1)}
+	s := start(t, cfg, server.Options{})
+	ann, ben := signUp(t, s.url, "ann"), signUp(t, s.url, "ben")
+	db.Replayed()
+	db.PauseReplay(1)
+	defer db.ResumeReplay(1)
+	count := func(p *person) (rooms, messages int) {
+		var r []room
+		p.must(http.StatusOK, "GET", "/api/v4/rooms", nil, &r)
+		var m []message
+		p.must(http.StatusOK, "GET", "/api/v4/rooms/lobby/messages", nil, &m)
+		return len(r), len(m)
+	}
+	require.Eventually(t, func() bool { // what ben wrote when he signed up is long ago by then
+		r, m := count(ben)
+		u, err := url.Parse(s.url + "/api/")
+		require.NoError(t, err)
+		return r == 1 && m == 0 && len(ben.http.Jar.Cookies(u)) == 1
+	}, long, 100*time.Millisecond)
+	ann.must(http.StatusCreated, "POST", "/api/v4/rooms", map[string]string{"name": "Plans"}, nil)
+	ann.must(http.StatusCreated, "POST", "/api/v4/posts", post("lobby", "p", "hello"), nil)
+	rooms, messages := count(ann)
+	require.Equal(t, [2]int{2, 1}, [2]int{rooms, messages})
+	rooms, messages = count(ben)
+	require.Equal(t, [2]int{1, 0}, [2]int{rooms, messages}, "the reads of others stay on the replica")
 }
 
 func historyAndSearch(t *testing.T, cfg server.Config, replayed func()) {
@@ -313,11 +345,12 @@ func TestCookieIsSecureBehindATrustedProxyOnly(t *testing.T) {
 		require.NoError(t, err)
 		res.Body.Close()
 		require.Equal(t, 201, res.StatusCode)
-		require.Len(t, res.Cookies(), 1)
-		c := res.Cookies()[0]
-		require.Equal(t, trusted, c.Secure)
-		require.True(t, c.HttpOnly)
-		require.Equal(t, http.SameSiteLaxMode, c.SameSite)
+		require.Len(t, res.Cookies(), 2)
+		for _, c := range res.Cookies() {
+			require.Equal(t, trusted, c.Secure)
+			require.True(t, c.HttpOnly)
+			require.Equal(t, http.SameSiteLaxMode, c.SameSite)
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ func (s *Server) bounded(next http.Handler) http.Handler {
 		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // a client that does not read keeps no place
 		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 		w.Header().Set("Cache-Control", "no-store")
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(s.reads(r)))
 	})
 }
 

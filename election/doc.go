@@ -64,7 +64,7 @@
 // # Failures
 //
 //   - The leader's process dies: fenced work starts elsewhere at once on PostgreSQL (its session lock is freed) and when the cluster has
-//     proof of the death; without either, after a TTL. Unfenced work starts after a TTL in all cases.
+//     proof of the death, 10 to 35 ms in the tests; without either, after a TTL. Unfenced work starts after a TTL in all cases.
 //   - The leader is stopped or cut off from the database: its contexts end a margin before the TTL, another leads after a TTL. One that was
 //     stopped between Fence and COMMIT holds that up for 3 s at most on PostgreSQL, and its COMMIT fails.
 //   - The leader is cut off from the cluster alone: it goes on leading. The lease decides.
@@ -91,7 +91,8 @@
 // # Limits
 //
 // Tested with three to five electors, TTL from 150 ms (inside) to 3 s, on PostgreSQL 15 and SQLite. Each follower looks about four
-// times per TTL/3; renewals take one statement per TTL/3. Above about 1,000 fenced transactions a second on PostgreSQL, batch them: locks
+// times per TTL/3; renewals take one statement per TTL/3. A member with a lower ID that is eligible, but has no elector of this name,
+// delays each takeover by a fifth of the TTL: the next in line gives it that time. Above about 1,000 fenced transactions a second on PostgreSQL, batch them: locks
 // that are shared by several transactions use up multixact IDs.
 //
 // # Not yet

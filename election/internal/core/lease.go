@@ -208,7 +208,7 @@ func (m *Lease) consider(now Now) []Action {
 		}
 	case silent:
 		if m.rightful(now, HolderID(row.Holder), m.since.Mono+m.cfg.TTL) {
-			if m.blocked.same(row) {
+			if m.blocked.same(row) && HolderID(row.Holder) != "" {
 				return m.run(Revoke{Row: row}) // a holder that goes on fencing could starve the takeover: first let it fence no more
 			}
 			return m.acquire()

@@ -247,7 +247,7 @@ func (n *simNode) apply(a core.Action, ev core.Event) core.Event {
 		return core.Released{}
 	case core.Revoke:
 		if row.Term == a.Row.Term && row.Holder == a.Row.Holder && row.Beat == a.Row.Beat {
-			row.Holder = core.Revoked
+			row.Holder, row.Server = core.Revoked, row.Identity
 			write()
 			s.log("%s revoked %d of %s", n.id, row.Term, a.Row.Holder)
 			return core.Took{Done: true}

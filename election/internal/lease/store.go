@@ -192,7 +192,7 @@ func (s *Store) Release(ctx context.Context, term uint64, holder, mark string) e
 // Revoke takes the lease from its holder if the row is still as o says: no transaction is fenced by that term any more.
 func (s *Store) Revoke(ctx context.Context, o core.Row) (done bool, err error) {
 	return with(ctx, &s.pin, func(c *sql.Conn) (bool, error) {
-		n, err := affected(c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET holder='`+core.Revoked+`', lock_session='', beat=beat+1, expires_us=0 WHERE name=? AND term=? AND holder=? AND beat=?`),
+		n, err := affected(c.ExecContext(ctx, s.bind(`UPDATE nines_lease_beats SET holder='`+core.Revoked+`', server=`+s.identity()+`, lock_session='', beat=beat+1, expires_us=0 WHERE name=? AND term=? AND holder=? AND beat=?`),
 			s.Name, o.Term, o.Holder, o.Beat))
 		return n == 1, err
 	})

@@ -57,8 +57,8 @@
 // and it has to be started again, under a new ID. Of two that gave each other up, the older goes on.
 //
 // Pause (SIGSTOP, a sleeping machine, a starved process): each node watches the clock that counts those times too. After a gap longer than it
-// takes to be suspected it sets its tag "nines.paused", Check says not ready, and both last until a member has acknowledged it again. What it
-// did not hear meanwhile is held against nobody: all get time to answer.
+// takes to be suspected it sets its tag "nines.paused", Check says not ready, and both last until a member has acknowledged it again, or, where
+// nobody can be reached, until the others had their time to answer. What it did not hear meanwhile is held against nobody.
 //
 // Slow peer: Post waits within its ctx, TryPost answers ErrBackpressure. Full lanes never delay heartbeats.
 //

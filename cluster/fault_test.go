@@ -107,7 +107,7 @@ func childMain(seed string) {
 	}
 	n.Handle("echo", func(_ context.Context, _ string, p []byte) ([]byte, error) { return p, nil })
 	n.Handle("pauses", func(context.Context, string, []byte) ([]byte, error) {
-		return []byte(fmt.Sprint(n.Stats().Pauses, " ", strings.Join(n.Alive(), ","))), nil
+		return fmt.Append(nil, n.Stats().Pauses, " ", strings.Join(n.Alive(), ",")), nil
 	})
 	go func() {
 		_ = n.WaitReady(context.Background())

@@ -161,7 +161,7 @@ func left() string {
 	buf := make([]byte, 4<<20)
 	buf = buf[:runtime.Stack(buf, true)]
 	var found []string
-	for _, g := range strings.Split(string(buf), "\n\n") {
+	for g := range strings.SplitSeq(string(buf), "\n\n") {
 		if strings.Contains(g, "nines/cluster.") || strings.Contains(g, "nines/cluster/internal/") || strings.Contains(g, "hashicorp/memberlist") {
 			found = append(found, g)
 		}

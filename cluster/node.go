@@ -53,6 +53,7 @@ type Node struct {
 	todo     map[string]struct{} // changed since the worker last looked
 	tell     bool                // self changed since the peers were told
 	paused   bool
+	gap      time.Duration // of a pause that was not logged yet
 	leaving  bool
 	trouble  error          // of discovery
 	rows     map[string]row // of discovery, that cannot be reached
@@ -160,6 +161,8 @@ func (n *Node) SetTag(key, value string) error {
 	}
 	select {
 	case <-n.ended:
+		return ErrClosed
+	case <-n.life.Done():
 		return ErrClosed
 	default:
 	}
@@ -320,7 +323,7 @@ func (n *Node) pausedLocked(gap time.Duration) {
 	case n.again <- struct{}{}:
 	default:
 	}
-	n.log.Warn("this process was paused; it is not ready until a peer has acknowledged it again", "pause", gap.Round(time.Millisecond))
+	n.gap = gap // the tick logs it
 }
 
 // verified ends the time after a pause.

@@ -186,9 +186,10 @@ func (n *Node) isPaused() bool {
 
 // found is what a round came to.
 type found struct {
-	well  bool // everybody that is known of is a member
-	quiet bool // everybody was asked and either refused, failed, or is a member that knows this process
-	quick bool // a member was lost lately, or came by link alone
+	well   bool // everybody that is known of is a member
+	quiet  bool // everybody was asked and either refused, failed, or is a member that knows this process
+	nobody bool // nobody of this cluster is there
+	quick  bool // a member was lost lately, or came by link alone
 }
 
 type target struct {
@@ -199,7 +200,7 @@ type target struct {
 // reach makes one round.
 func (n *Node) reach(ctx context.Context, entries []Entry) found {
 	targets, quick := n.targets(ctx, entries)
-	out := found{well: true, quiet: true, quick: quick}
+	out := found{well: true, quiet: true, nobody: true, quick: quick}
 	var mu sync.Mutex
 	rows := map[string]row{}
 	acked := false
@@ -212,6 +213,7 @@ func (n *Node) reach(ctx context.Context, entries []Entry) found {
 			known, err := n.approach(ctx, t)
 			mu.Lock()
 			defer mu.Unlock()
+			out.nobody = out.nobody && (isRefused(err) || isForeign(err) || errors.Is(err, errSelf))
 			switch {
 			case known:
 				acked = true
@@ -229,20 +231,17 @@ func (n *Node) reach(ctx context.Context, entries []Entry) found {
 	n.noteRows(rows)
 	if acked {
 		n.acknowledged()
-	} else if len(targets) == 0 || allRefused(rows, targets) {
-		n.verified() // alone: there is nobody to be acknowledged by
+	} else if out.nobody || n.graceOver() {
+		n.verified() // there is nobody to be acknowledged by: a process that starts would go on alone too
 	}
 	return out
 }
 
-func allRefused(rows map[string]row, targets []target) bool {
-	refused := 0
-	for _, r := range rows {
-		if isRefused(r.err) {
-			refused++
-		}
-	}
-	return refused == len(targets)
+// graceOver reports whether the others had their time to answer after a pause of this process.
+func (n *Node) graceOver() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return time.Now().After(n.table.hold)
 }
 
 // acknowledged: a member knows this process by its ID.

@@ -298,10 +298,15 @@ func (n *Node) tick(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		if gap := n.pause.tick(); gap > 0 {
-			n.mu.Lock()
+		gap := n.pause.tick()
+		n.mu.Lock()
+		if gap > 0 {
 			n.pausedLocked(gap)
-			n.mu.Unlock()
+		}
+		gap, n.gap = n.gap, 0
+		n.mu.Unlock()
+		if gap > 0 {
+			n.log.Warn("this process was paused; it is not ready until a peer has acknowledged it again", "pause", gap.Round(time.Millisecond))
 			n.notify()
 		}
 		if n.cfg.Single {

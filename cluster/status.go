@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -220,9 +221,7 @@ func (t *table) member(e *entry, now time.Time) Member {
 		m.Name, m.Version, m.Schema, m.ServicePort = in.Name, in.Version, in.Schema, in.ServicePort
 		m.Started, m.Draining = in.started(), in.Draining
 		m.Tags = make(map[string]string, len(in.Tags))
-		for k, v := range in.Tags {
-			m.Tags[k] = v
-		}
+		maps.Copy(m.Tags, in.Tags)
 		if m.Addr == "" {
 			m.Addr = in.Addr
 		}

@@ -169,3 +169,26 @@ func TestStrangersAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	eventually(t, func() bool { return nodes[0].Stats().Refused > before }, nil)
 }
+
+func TestPausedNodeWithoutPeersGoesOn(t *testing.T) {
+	ctx := within(t)
+	foreign := start(t, newBoard(), func(c *cluster.Config) { c.ClusterName = "other" })
+	require.NoError(t, foreign.WaitReady(ctx))
+	alone := start(t, cluster.StaticDiscovery(foreign.Addr(), "127.0.0.1:1"), nil)
+	require.NoError(t, alone.WaitReady(ctx))
+	alone.Paused(5 * time.Second)
+	require.NoError(t, alone.WaitReady(ctx))
+
+	// One whose peers are out of reach goes on too, after a time.
+	network := faultnet.New(nil)
+	nodes := group(t, 2, func(i int, c *cluster.Config) {
+		if i == 1 {
+			c.Network = network
+		}
+	})
+	network.Cut()
+	at := time.Now()
+	nodes[1].Paused(5 * time.Second)
+	require.NoError(t, nodes[1].WaitReady(ctx))
+	require.Greater(t, time.Since(at), 1500*time.Millisecond)
+}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -163,11 +164,11 @@ func agree(t *testing.T, nodes ...*running) {
 		}
 		return true
 	}, func() string {
-		s := ""
+		var s strings.Builder
 		for _, n := range nodes {
-			s += fmt.Sprintf("%s sees %v, %d links; ", n.ID(), n.Alive(), n.Stats().Links)
+			s.WriteString(fmt.Sprintf("%s sees %v, %d links; ", n.ID(), n.Alive(), n.Stats().Links))
 		}
-		return s
+		return s.String()
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -107,3 +108,31 @@ func within(t *testing.T) context.Context {
 
 func sqliteOf(t *testing.T) (driver, dsn string)   { return lab.SQLite(t) }
 func postgresOf(t *testing.T) (driver, dsn string) { return lab.Database(t) }
+
+// firstFenced returns the node that gets to do fenced work first, and its term. On a busy machine that need not be the next in line.
+func firstFenced(t *testing.T, nodes ...*node) (*node, uint64) {
+	type win struct {
+		n    *node
+		term uint64
+	}
+	ctx, cancel := context.WithCancel(within(t))
+	wins := make(chan win, len(nodes))
+	var wg sync.WaitGroup
+	for _, n := range nodes {
+		wg.Go(func() {
+			_ = n.LeadFenced(ctx, func(_ context.Context, term uint64) error {
+				wins <- win{n, term}
+				return nil
+			})
+		})
+	}
+	defer wg.Wait()
+	defer cancel()
+	select {
+	case w := <-wins:
+		return w.n, w.term
+	case <-ctx.Done():
+		t.Fatal("nobody leads")
+		return nil, 0
+	}
+}

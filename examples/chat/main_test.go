@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -146,6 +147,13 @@ func TestBadSettingsEndServeWithASentence(t *testing.T) {
 			},
 			want: []string{"SqlSettings.DataSource", "127.0.0.1", "connection refused", "start that database"},
 		},
+		"silent master": {
+			change: func(_ string, cfg map[string]section) {
+				cfg["SqlSettings"]["DriverName"] = "postgres"
+				cfg["SqlSettings"]["DataSource"] = "postgres://chat:secret@" + taken.Addr().String() + "/chat?sslmode=disable"
+			},
+			want: []string{"SqlSettings.DataSource", taken.Addr().String(), "start that database"},
+		},
 		"database folder is missing": {
 			change: func(dir string, cfg map[string]section) {
 				cfg["SqlSettings"]["DataSource"] = "file:" + dir + "/none/chat.db"
@@ -194,6 +202,25 @@ func TestBadSettingsEndServeWithASentence(t *testing.T) {
 			require.Equal(t, before, files(t, dir), "something was left behind")
 		})
 	}
+}
+
+// TestServeCanBeStoppedWhileItOpens sends SIGTERM while the database is tried.
+func TestServeCanBeStoppedWhileItOpens(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer silent.Close()
+	cfg := settings(t.TempDir())
+	cfg["SqlSettings"]["DriverName"] = "postgres"
+	cfg["SqlSettings"]["DataSource"] = "postgres://chat@" + silent.Addr().String() + "/chat?sslmode=disable"
+	cmd := exec.Command(chat, "serve", "-config", writeConfig(t, cfg))
+	require.NoError(t, cmd.Start())
+	c, err := silent.Accept() // it asks the database: the signal is handled by now
+	require.NoError(t, err)
+	defer c.Close()
+	begun := time.Now()
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, cmd.Wait())
+	require.Less(t, time.Since(begun), 10*time.Second)
 }
 
 func TestConfigurationFileThatCannotBeRead(t *testing.T) {

@@ -206,12 +206,12 @@ func (n *Node) Stats() Stats {
 			s.Failed++
 		}
 	}
-	w := n.wire
 	n.mu.Unlock()
 	s.Handled, s.Waiting, s.Unhandled = n.inbox.figures()
 	if n.cfg.Single || !n.isRunning() {
 		return s
 	}
+	w := n.wire // set before running was closed, and not changed since
 	s.Refused, s.TurnedAway = w.refused.Load(), w.gate.turnedAway()
 	s.HealthScore = n.gossip.GetHealthScore()
 	for _, p := range n.mesh.Stats().Peers {

@@ -60,9 +60,10 @@ func (p *postgres) firstStart(conf string) error {
 }
 
 // launch starts the server without waiting for it. It is not our child: a shell between us and it leaves at once, so that the server's
-// end need not be waited for and its output is a file.
+// end need not be waited for and its output is a file. The shell changes into the folder before it forks: whoever looks for the server there
+// finds it from the first moment.
 func (p *postgres) launch() error {
-	return command("", "/bin/sh", "-c", `cd "$2" && "$1" -D "$2" >>server.log 2>&1 </dev/null &`, "launch", filepath.Join(p.bin, "postgres"), p.dir)
+	return command("", "/bin/sh", "-c", `cd "$2" || exit; "$1" -D "$2" >>server.log 2>&1 </dev/null &`, "launch", filepath.Join(p.bin, "postgres"), p.dir)
 }
 
 // ready waits until the server answers, or has ended.

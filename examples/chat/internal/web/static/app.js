@@ -306,6 +306,7 @@ function closeFound() {
   if (!found) return;
   found = null;
   $("query").value = "";
+  $("write").hidden = false; // or it cannot have the focus
   draw(true);
   text.focus();
 }

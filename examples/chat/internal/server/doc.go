@@ -11,12 +11,12 @@
 //
 // # What the server promises
 //
-//   - A post that was answered with 200 or 201 is in the database, and reached or will reach every socket of its room. It appears once, however
-//     often the client repeats it with the same ID within the hub's window; later repeats are answered and not shown again.
+//   - A post that was answered with 200 or 201 is in the database, and every socket of its room is shown it or told of a gap. It appears once,
+//     however often the client repeats it with the same ID; repeats after four minutes are answered and not shown again.
 //   - A post that was answered with 503 may or may not have been taken: the client repeats it with the same ID.
 //   - GET /api/v4/system/ping is 200 only while the server takes work; else 503 with the reason.
 //   - A gap that a socket is told of is filled from the table. What a client has already may be in it again: it knows it by the ID.
-//   - What somebody has written, the same browser's next reads see, on every server, although replicas trail.
+//   - What somebody has written, the same browser's reads of the next 5 s see, on every server, although replicas trail.
 //   - Bad settings end Run with one sentence that names setting, value (without password) and remedy, before anything is created.
 //
 // # Not promised

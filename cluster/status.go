@@ -44,7 +44,7 @@ type Member struct {
 	Since                   time.Time     // of State
 	Cause                   string        // of State dead or failed
 	Started                 time.Time     // by its own clock
-	LastSeen                time.Time     // last sign of life; this node's own is now
+	LastSeen                time.Time     // last sign of life, to a second; this node's own is now
 	ClockOffset             time.Duration // its clock minus ours, ± half the round trip; 0 until measured
 	Linked                  bool          // there is a connection to it now
 	Draining                bool
@@ -215,7 +215,10 @@ func (t *table) member(e *entry, now time.Time) Member {
 		LastSeen: e.seen, ClockOffset: e.offset, Linked: e.linked,
 	}
 	if e.id == t.self {
-		m.LastSeen, m.Linked = now, true
+		m.Linked = true
+	}
+	if m.Linked { // a link that is silent for a second is none
+		m.LastSeen = now
 	}
 	if in := e.info; in != nil {
 		m.Name, m.Version, m.Schema, m.ServicePort = in.Name, in.Version, in.Schema, in.ServicePort

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/nines-go/nines/wsfanout/internal/home"
 )
 
 var (
@@ -62,6 +64,44 @@ var configs = map[string]simConfig{
 		nodes: 4, partitions: 2, topics: 3, messages: 40, clients: 6, slowLinks: 0.15, oneCopyMay: true, pairMay: true, span: 60 * time.Second,
 		faults: func(s *sim) {
 			s.anytime(10, func() { s.anything() })
+		},
+	},
+	"trim": {
+		nodes: 4, partitions: 1, topics: 4, messages: 80, clients: 8, slowLinks: 0.1, oneCopyMay: true, pairMay: true, span: 60 * time.Second,
+		node: home.Config{RingBytes: 500, RingAge: 5 * time.Second, IdleAge: 8 * time.Second, Linger: time.Second},
+		faults: func(s *sim) {
+			s.anytime(6, func() { s.anything() })
+			s.hops()
+		},
+	},
+	"majority": { // MinMembers: whatever was acknowledged is seen or reported, without exception
+		nodes: 5, partitions: 1, topics: 2, messages: 40, clients: 6, slowLinks: 0.1, span: 40 * time.Second,
+		node: home.Config{MinMembers: 3},
+		faults: func(s *sim) {
+			s.anytime(4, func() { s.splitSome() })
+			s.anytime(4, func() {
+				o := s.pick()
+				s.falsely(o, s.pick(o.id), s.between(0, 10*time.Second))
+			})
+			s.anytime(2, func() { s.crash(s.pick()) })
+		},
+	},
+	"twocopies": { // MinCopies, and one crash
+		nodes: 4, partitions: 1, topics: 2, messages: 40, clients: 6, slowLinks: 0.1, span: 40 * time.Second,
+		node: home.Config{MinCopies: 2},
+		faults: func(s *sim) {
+			s.anytime(4, func() { s.splitSome() })
+			s.anytime(4, func() {
+				o := s.pick()
+				s.falsely(o, s.pick(o.id), s.between(0, 10*time.Second))
+			})
+			s.anytime(1, func() { s.crash(s.pick()) })
+		},
+	},
+	"seven": {
+		nodes: 7, partitions: 2, topics: 3, messages: 40, clients: 8, slowLinks: 0.1, oneCopyMay: true, pairMay: true, span: 40 * time.Second,
+		faults: func(s *sim) {
+			s.anytime(12, func() { s.anything() })
 		},
 	},
 	"storm": {

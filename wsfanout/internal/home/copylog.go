@@ -103,7 +103,7 @@ func (c *copyLog) write(topic string, kind wire.Kind, id string, data []byte, no
 // accept appends what the owner of the epoch has written.
 func (c *copyLog) accept(topic string, prev Position, r *Record, now time.Duration) *topicLog {
 	l := c.topics[topic]
-	if l == nil || l.last() != prev.Offset || l.unborn() {
+	if l == nil || l.lastPos() != prev {
 		// New here, or forgotten at one of the two: the owner's word counts.
 		l = newTopicLog(prev.Offset, now)
 		l.born, l.base = prev, prev

@@ -160,8 +160,12 @@ func (c *copyLog) match(topic string, p Position, limit func(*topicLog) uint64, 
 func toCommitted(l *topicLog) uint64 { return l.committed }
 func toLast(l *topicLog) uint64      { return l.last() }
 
-// has reports whether a record that some branch acknowledged is in this log, trimmed or not.
+// has reports whether a record that some branch acknowledged is in this log, trimmed or not. Of what was before a topic's
+// birth nothing is known any more, so it counts as missing: better a false report than a loss in silence.
 func (c *copyLog) has(t wire.Tip) bool {
+	if l := c.topics[t.Topic]; l == nil || l.unborn() || t.At.Offset <= l.born.Offset {
+		return false
+	}
 	_, v := c.match(t.Topic, t.At, toLast, true)
 	return v != absent
 }

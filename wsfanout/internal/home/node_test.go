@@ -474,3 +474,29 @@ func BenchmarkTakeOver(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+func TestReplicaFollowsABirthAtItsHome(t *testing.T) {
+	s := cast(t, home.Config{IdleAge: 10 * time.Minute}, "A", "B", "C")
+	s.play("publish A m1", "publish A m2", "run", "crash A", "view B: B C A=dead", "view C: B C A=dead", "run", "tick B 20m")
+	require.Empty(t, s.nodes["B"].State(0).Topics)
+	require.Len(t, s.nodes["C"].State(0).Topics["t"].Records, 2)
+	s.play("publish B m3", "run")
+	b, c := s.nodes["B"].State(0).Topics["t"], s.nodes["C"].State(0).Topics["t"]
+	require.Equal(t, b.Base, c.Base)
+	require.Equal(t, b.Records, c.Records)
+	require.NoError(t, s.nodes["C"].BooksBalance())
+}
+
+func TestForkOfAForgottenTopicIsReported(t *testing.T) {
+	s := cast(t, home.Config{IdleAge: 10 * time.Minute}, "A", "B")
+	for i := range 3 {
+		_, err := s.nodes["A"].Publish(s.now, home.Publish{Topic: "u", ID: fmt.Sprint(i)})
+		require.NoError(t, err)
+	}
+	s.play("publish A m1", "run", "view A: A B=failed", "view B: B A=failed", "tick A 3s")
+	require.Contains(t, s.play("publish A m2"), "m2 acknowledged at 1.A:2, copies 1")
+	s.play("tick B 20m")
+	require.Empty(t, s.nodes["B"].State(0).Topics, "B has forgotten both")
+	require.Contains(t, s.play("attach b B"), "client b fresh at 2.B:3")
+	require.Contains(t, s.play("view A: A B", "view B: A B", "run"), "client b sees 2.B:4 gap{fork:1.A:2}")
+}

@@ -212,8 +212,12 @@ func (p *part) onRep(from string, m *wire.Rep) {
 	if l := p.cp.topics[m.Topic]; l != nil && m.Record.Offset <= l.last() && m.Prev.Offset < l.last() && !n.on(ruleFence) {
 		return
 	}
+	before := 0
+	if l := p.cp.topics[m.Topic]; l != nil {
+		before = l.bytes
+	}
 	l := p.cp.accept(m.Topic, m.Prev, m.Record, n.now)
-	p.grow(sizeOf(m.Record))
+	p.grow(l.bytes - before)
 	l.committed = l.last() // for all that this node knows: once acknowledged here, it may be acknowledged to the origin
 	if n.on(ruleWindowCopied) {
 		p.cp.window.add(windowKey(m.Topic, m.Record.Kind, m.Record.ID), m.Record.Position, n.now)

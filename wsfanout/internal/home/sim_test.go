@@ -597,7 +597,10 @@ func (s *sim) record(c *subscriber, r *home.Record) {
 // sameBirth reports whether two positions both stand before a topic's first record: an epoch later it is told in its own
 // name.
 func (s *sim) sameBirth(topic string, a, b cursor.Position) bool {
-	return a.Offset == b.Offset && s.truth[place{topic, a}] == "" && s.truth[place{topic, b}] == ""
+	if a.Offset != b.Offset || s.truth[place{topic, a}] != "" {
+		return false
+	}
+	return s.truth[place{topic, b}] == "" || s.cfg.node.IdleAge != 0 // forgotten at its end, and born again there
 }
 
 // same checks that there is one record at a position, for ever.

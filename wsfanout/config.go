@@ -83,6 +83,7 @@ const (
 	maxPending    = 4 << 20
 	presenceDelay = 5 * time.Second
 	fillsAtOnce   = 8
+	outboxFull    = 256 // events of the protocol that are not carried out yet
 )
 
 func (c Config) validate() error {

@@ -14,3 +14,16 @@ func (h *Hub) SocketPending() (n int) {
 	})
 	return n
 }
+
+// Stall holds up all deliveries until fn returns.
+func (h *Hub) Stall(fn func()) { h.with(fn) }
+
+// Outbox is how many events are not carried out yet.
+func (h *Hub) Outbox() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.outbox)
+}
+
+// OutboxFull is from how many on who brings more has to wait.
+const OutboxFull = outboxFull

@@ -145,13 +145,19 @@ func (h *Hub) with(fn func()) {
 	h.flush()
 }
 
-// flush carries out the outbox unless another goroutine does; that one then also takes what this one has left.
+// flush carries out the outbox unless another goroutine does; that one then also takes what this one has left. When sockets cannot be served as
+// fast as messages come, the outbox grows, and who brings more has to wait: publishers, and the handlers of peers, whose links then fill.
 func (h *Hub) flush() {
 	for {
 		h.mu.Lock()
 		n := len(h.outbox)
 		h.mu.Unlock()
-		if n == 0 || !h.exec.TryLock() {
+		switch {
+		case n == 0:
+			return
+		case n > outboxFull:
+			h.exec.Lock()
+		case !h.exec.TryLock():
 			return
 		}
 		h.drainLocked()

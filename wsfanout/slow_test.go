@@ -7,10 +7,12 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/wsfanout"
@@ -116,6 +118,30 @@ func TestFallsOutOfTheRing(t *testing.T) {
 	answer := again.next("subscribed")
 	require.Equal(t, "gap", answer["kind"])
 	require.Equal(t, "ring_overrun", answer["reason"])
+}
+
+// When deliveries stand still, publishers do, too: nothing piles up without bound.
+func TestDeliveriesHoldPublishersBack(t *testing.T) {
+	s := start(t, wsfanout.Config{})
+	settled(t, s)
+	l := listen(t, client.Config{URLs: []string{s.url("ann")}, Topics: []string{"room"}})
+	l.subscribed(t, 1)
+	const publishers, each = 8, 200
+	var wg sync.WaitGroup
+	s.hub.Stall(func() {
+		for range publishers {
+			wg.Go(func() {
+				for range each {
+					_, err := s.hub.Publish(context.Background(), "room", []byte(`1`), nil)
+					require.NoError(t, err)
+				}
+			})
+		}
+		assert.Eventually(t, func() bool { return s.hub.Outbox() > wsfanout.OutboxFull }, patience, time.Millisecond)
+		assert.Never(t, func() bool { return s.hub.Outbox() > wsfanout.OutboxFull+2*publishers }, 100*time.Millisecond, time.Millisecond)
+	})
+	wg.Wait()
+	require.Eventually(t, func() bool { return len(l.ids("room")) == publishers*each }, patience, time.Millisecond)
 }
 
 // A resume of more than a socket's share comes whole.

@@ -68,6 +68,7 @@ func (b *bench) child(role string) (kill func()) {
 
 // TestKilledWorker: a job of a process that was killed runs elsewhere when its lease ends.
 func TestKilledWorker(t *testing.T) {
+	t.Parallel()
 	forEach(t, func(t *testing.T, b *bench) {
 		r := b.runner(nil)
 		r.Hasten(3 * time.Second)
@@ -94,6 +95,7 @@ func TestKilledWorker(t *testing.T) {
 
 // TestKilledScheduler: one process schedules, is killed, another goes on; each second has one row.
 func TestKilledScheduler(t *testing.T) {
+	t.Parallel()
 	forEach(t, func(t *testing.T, b *bench) {
 		rows := func() int64 { return b.number(`SELECT count(*) FROM nines_jobs`) }
 		kill := b.child("schedule")
@@ -199,60 +201,72 @@ func (c *citizen) TryBroadcast(topic string, payload []byte) {
 
 // TestZombie: a node that the cluster takes for dead loses its jobs at once, and nothing that it says about them counts.
 func TestZombie(t *testing.T) {
-	forEach(t, func(t *testing.T, b *bench) {
-		w := &town{}
-		a := b.runner(func(cfg *jobs.Config) { cfg.Cluster = w.join("a") })
-		c := b.runner(func(cfg *jobs.Config) { cfg.Cluster = w.join("c") })
-		work := open(t, b.driver, b.dsn)
-		stuck, release := make(chan struct{}), make(chan struct{})
-		var stale, noted error
-		addNote(t, a, func(ctx context.Context, job *jobs.Job[note]) error {
-			close(stuck)
-			<-release // a process that was stopped, or does not heed its context
-			noted = job.Progress(context.Background(), 99, "I live")
-			tx, err := work.Begin()
-			if err != nil {
-				return err
-			}
-			defer tx.Rollback()
-			stale = job.CompleteTx(context.Background(), tx)
+	t.Parallel()
+	for _, completing := range []bool{false, true} {
+		t.Run(map[bool]string{false: "plain", true: "CompleteTx"}[completing], func(t *testing.T) {
+			forEach(t, func(t *testing.T, b *bench) { testZombie(t, b, completing) })
+		})
+	}
+}
+
+func testZombie(t *testing.T, b *bench, completing bool) {
+	w := &town{}
+	a := b.runner(func(cfg *jobs.Config) { cfg.Cluster = w.join("a") })
+	c := b.runner(func(cfg *jobs.Config) { cfg.Cluster = w.join("c") })
+	work := open(t, b.driver, b.dsn)
+	stuck, release := make(chan struct{}), make(chan struct{})
+	var stale, noted error
+	addNote(t, a, func(ctx context.Context, job *jobs.Job[note]) error {
+		close(stuck)
+		<-release // a process that was stopped, or does not heed its context
+		noted = job.Progress(context.Background(), 99, "I live")
+		if !completing {
 			return nil
-		}, nil)
-		b.run(a)
-		id, err := a.Enqueue(t.Context(), note{}, nil)
-		require.NoError(t, err)
-		<-stuck
-		eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_job_nodes WHERE node='a'`) == 1 }, "a is registered")
-		second := make(chan int, 1)
-		gate := make(chan struct{})
-		addNote(t, c, func(ctx context.Context, job *jobs.Job[note]) error {
-			second <- job.Attempt
-			<-gate
-			return nil
-		}, nil)
-		b.run(c)
-		eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_job_nodes`) == 2 }, "c is registered")
-		eventually(t, func() bool { return len(c.Stats().Nodes) == 2 }, "c has seen a")
-		w.lose("a")
-		lost := time.Now()
-		select {
-		case n := <-second:
-			require.Equal(t, 2, n)
-			t.Logf("runs elsewhere %v after the membership ended", time.Since(lost).Round(time.Millisecond))
-			require.Less(t, time.Since(lost), 10*time.Second, "not by lease")
-		case <-time.After(patience):
-			t.Fatal("the job does not run elsewhere")
 		}
-		close(release)
-		eventually(t, func() bool { return a.Stats().Taken == 1 }, "the zombie's result is refused")
+		tx, err := work.Begin()
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		stale = job.CompleteTx(context.Background(), tx)
+		return nil
+	}, nil)
+	b.run(a)
+	id, err := a.Enqueue(t.Context(), note{}, nil)
+	require.NoError(t, err)
+	<-stuck
+	eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_job_nodes WHERE node='a'`) == 1 }, "a is registered")
+	second := make(chan int, 1)
+	gate := make(chan struct{})
+	addNote(t, c, func(ctx context.Context, job *jobs.Job[note]) error {
+		second <- job.Attempt
+		<-gate
+		return nil
+	}, nil)
+	b.run(c)
+	eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_job_nodes`) == 2 }, "c is registered")
+	eventually(t, func() bool { return len(c.Stats().Nodes) == 2 }, "c has seen a")
+	w.lose("a")
+	lost := time.Now()
+	select {
+	case n := <-second:
+		require.Equal(t, 2, n)
+		t.Logf("runs elsewhere %v after the membership ended", time.Since(lost).Round(time.Millisecond))
+		require.Less(t, time.Since(lost), 10*time.Second, "not by lease")
+	case <-time.After(patience):
+		t.Fatal("the job does not run elsewhere")
+	}
+	close(release)
+	eventually(t, func() bool { return a.Stats().Taken == 1 }, "the zombie's result is refused")
+	if completing {
 		require.ErrorIs(t, stale, jobs.ErrStale)
-		require.ErrorIs(t, noted, jobs.ErrStale)
-		i := b.info(c, id)
-		require.Equal(t, "running", i.State)
-		require.Equal(t, "c", i.Node)
-		close(gate)
-		b.becomes(c, id, "succeeded")
-	})
+	}
+	require.ErrorIs(t, noted, jobs.ErrStale)
+	i := b.info(c, id)
+	require.Equal(t, "running", i.State)
+	require.Equal(t, "c", i.Node)
+	close(gate)
+	b.becomes(c, id, "succeeded")
 }
 
 // TestMessages: work, cancels and changes reach other nodes by message, long before they would look.
@@ -296,6 +310,7 @@ func TestMessages(t *testing.T) {
 
 // TestCancelWithoutMessage: the flag in the database is enough.
 func TestCancelWithoutMessage(t *testing.T) {
+	t.Parallel()
 	forEach(t, func(t *testing.T, b *bench) {
 		r, other := b.runner(nil), b.runner(nil)
 		addNote(t, r, func(ctx context.Context, job *jobs.Job[note]) error { return until(ctx) }, nil)
@@ -341,6 +356,7 @@ func (h heir) LeadFenced(ctx context.Context, fn func(ctx context.Context, term 
 }
 
 func TestLeaderSchedules(t *testing.T) {
+	t.Parallel()
 	forEach(t, func(t *testing.T, b *bench) {
 		seat := &throne{turn: make(chan struct{}), leader: -1}
 		var runners []*jobs.Runner

@@ -15,6 +15,7 @@ import (
 )
 
 func TestStates(t *testing.T) {
+	t.Parallel()
 	forEach(t, func(t *testing.T, b *bench) {
 		ctx := t.Context()
 		r := b.runner(nil)
@@ -243,13 +244,13 @@ func TestEnqueueManyIsAllOrNothing(t *testing.T) {
 		r := b.runner(nil)
 		_, err := r.EnqueueMany(t.Context(), []jobs.Args{note{}, nil}, nil)
 		require.ErrorContains(t, err, "number 1")
-		many := make([]jobs.Args, 1200)
+		many := make([]jobs.Args, 600)
 		for i := range many {
 			many[i] = note{N: i}
 		}
 		n, err := r.EnqueueMany(t.Context(), many, nil)
 		require.NoError(t, err)
-		require.Equal(t, 1200, n)
+		require.Equal(t, 600, n)
 		_, err = r.EnqueueMany(t.Context(), many, &jobs.EnqueueOptions{UniqueKey: "x"})
 		require.Error(t, err)
 		seen := 0
@@ -258,11 +259,11 @@ func TestEnqueueManyIsAllOrNothing(t *testing.T) {
 			require.NotZero(t, i.ID)
 			seen++
 		}
-		require.Equal(t, 1200, seen)
+		require.Equal(t, 600, seen)
 		var sum atomic.Int64
 		addNote(t, r, func(ctx context.Context, job *jobs.Job[note]) error { sum.Add(int64(job.Args.N)); return nil }, nil)
 		b.run(r)
-		eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_jobs WHERE outcome='succeeded'`) == 1200 }, "all run")
-		require.EqualValues(t, 1199*1200/2, sum.Load())
+		eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_jobs WHERE outcome='succeeded'`) == 600 }, "all run")
+		require.EqualValues(t, 599*600/2, sum.Load())
 	})
 }

@@ -114,6 +114,7 @@ func TestClockOfTheDatabase(t *testing.T) {
 }
 
 func TestSchedulesRun(t *testing.T) {
+	t.Parallel()
 	forEach(t, func(t *testing.T, b *bench) {
 		r := b.runner(nil)
 		var got sync.Map

@@ -204,7 +204,9 @@ func lock(ctx context.Context, d dialect.Dialect, conn *sql.Conn, name string) (
 // inTx runs fn in a transaction that excludes other migrators of the schema.
 func inTx(ctx context.Context, d dialect.Dialect, conn *sql.Conn, name string, fn func() error) error {
 	begin := map[dialect.Dialect]string{dialect.Postgres: `BEGIN`, dialect.MySQL: `START TRANSACTION`, dialect.SQLite: `BEGIN IMMEDIATE`}[d]
+	rollback := func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), `ROLLBACK`) }
 	if _, err := conn.ExecContext(ctx, begin); err != nil {
+		rollback() // a cancelled BEGIN may have taken effect
 		return err
 	}
 	err := func() error {
@@ -222,7 +224,7 @@ func inTx(ctx context.Context, d dialect.Dialect, conn *sql.Conn, name string, f
 		return err
 	}()
 	if err != nil {
-		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `ROLLBACK`)
+		rollback()
 	}
 	return err
 }

@@ -1,10 +1,13 @@
 package migrate_test
 
 import (
+	"context"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
@@ -53,6 +56,18 @@ func TestApplyRefusesEditedMigration(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "x.db"))
 	require.NoError(t, migrate.Apply(t.Context(), db, "test", files(two)))
 	require.ErrorContains(t, migrate.Apply(t.Context(), db, "test", files("CREATE TABLE a (x int, y int);\n")), "another text")
+}
+
+// A context that ends at any moment leaves no lock behind: another process migrates at once.
+func TestApplyCancelled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	first, second := open(t, path), open(t, path)
+	for i := range 200 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*20*time.Microsecond)
+		_ = migrate.Apply(ctx, first, fmt.Sprint("schema", i), files(fmt.Sprintf("CREATE TABLE t%d (x int);\n", i)))
+		cancel()
+		require.NoError(t, migrate.Apply(t.Context(), second, fmt.Sprint("schema", i), files(fmt.Sprintf("CREATE TABLE t%d (x int);\n", i))))
+	}
 }
 
 func TestApplyNeedsDialect(t *testing.T) {

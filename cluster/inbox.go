@@ -247,15 +247,6 @@ func (b *inbox) pushLocked(topic string, d delivery) {
 	}
 }
 
-// kick starts the queues that were filled before start.
-func (b *inbox) kick() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for k, q := range b.queues {
-		b.spawn(func() { b.run(k, q) })
-	}
-}
-
 func (b *inbox) run(k laneKey, q *queue) {
 	for {
 		b.mu.Lock()

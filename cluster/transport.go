@@ -100,12 +100,6 @@ func newWire(log *slog.Logger, network Network, g *guard, ln net.Listener, pc ne
 	}
 }
 
-// serve accepts and reads until close.
-func (w *wire) serve() {
-	w.spawn(w.accept)
-	w.spawn(w.read)
-}
-
 func (w *wire) accept() {
 	for n := 0; ; {
 		c, err := w.ln.Accept()
@@ -222,10 +216,6 @@ func (w *wire) dial(ctx context.Context, addr string, kind byte) (net.Conn, erro
 		return nil, err
 	}
 	return c, nil
-}
-
-func (w *wire) dialLink(ctx context.Context, addr string) (net.Conn, error) {
-	return w.dial(ctx, addr, toLink)
 }
 
 // ping sends a datagram that a Node answers.

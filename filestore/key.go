@@ -63,8 +63,8 @@ func checkPrefix(prefix string) error {
 	if prefix == "" {
 		return nil
 	}
-	if strings.HasSuffix(prefix, "/") {
-		return CheckKey(strings.TrimSuffix(prefix, "/"))
+	if before, ok := strings.CutSuffix(prefix, "/"); ok {
+		return CheckKey(before)
 	}
 	return CheckKey(prefix)
 }

@@ -11,10 +11,7 @@ type clock struct {
 type sample struct{ rtt, offset time.Duration }
 
 func (k *clock) add(p pong, mono, wall int64) {
-	rtt := mono - p.mono - (p.sent - p.received)
-	if rtt < 0 {
-		rtt = 0 // the peer's clock was set between the two
-	}
+	rtt := max(0, mono-p.mono-(p.sent-p.received)) // below 0: the peer's clock was set between the two
 	offset := ((p.received - p.wall) + (p.sent - wall)) / 2
 	k.samples[k.n%len(k.samples)] = sample{time.Duration(rtt), time.Duration(offset)}
 	k.n++

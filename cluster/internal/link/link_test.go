@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -53,12 +54,7 @@ func (p *proc) saw(event string) func() bool {
 	return func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		for _, e := range p.events {
-			if e == event {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(p.events, event)
 	}
 }
 

@@ -275,7 +275,7 @@ func (m *Mesh) TryPost(to string, lane Lane, parts ...[]byte) error {
 	if p == nil || lane >= lanes {
 		return m.noPeer(to, lane)
 	}
-	return p.post(nil, false, lane, parts)
+	return p.post(context.Background(), false, lane, parts)
 }
 
 func (m *Mesh) noPeer(id string, lane Lane) error {

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -445,10 +446,7 @@ func (m *Lease) planGiving(now Now) []Action {
 	me, ok := m.view.find(m.view.Me)
 	switch {
 	case m.giving == nil && (!ok || !me.Eligible || m.cfg.NonCandidate):
-		g := &giving{why: "this member is not eligible any more"}
-		for _, id := range m.view.candidates(m.view.Me) {
-			g.asking = append(g.asking, id)
-		}
+		g := &giving{why: "this member is not eligible any more", asking: slices.Clone(m.view.candidates(m.view.Me))}
 		m.giving = g
 		if len(g.asking) == 0 {
 			m.step(now, "", g.why)

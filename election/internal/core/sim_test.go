@@ -44,7 +44,6 @@ type simNode struct {
 	held   []core.Event  // that came while it was paused
 	gone   bool          // holds the holder for dead
 	timer  int
-	lead   uint64
 }
 
 type item struct {
@@ -143,14 +142,14 @@ func (n *simNode) do(a core.Action) {
 	}
 	reach := !s.faults || s.rng.IntN(40) > 0
 	reply := !s.faults || s.rng.IntN(40) > 0
-	switch a.(type) {
+	switch a := a.(type) {
 	case core.Ask:
-		s.after(there, func() { n.feed(core.Answer{To: a.(core.Ask).To, Willing: reach}) })
+		s.after(there, func() { n.feed(core.Answer{To: a.To, Willing: reach}) })
 		return
 	case core.Nominate:
 		for _, o := range s.nodes {
-			if reach && o.id == a.(core.Nominate).To {
-				s.after(there, func() { o.feed(core.Nominated{Term: a.(core.Nominate).Term}) })
+			if reach && o.id == a.To {
+				s.after(there, func() { o.feed(core.Nominated{Term: a.Term}) })
 			}
 		}
 		return

@@ -36,7 +36,9 @@ func (g *group) stream(t testing.TB, topic string, alive func(i int) bool) (stop
 					if !alive(i % len(g.all)) {
 						continue
 					}
-					if _, err := g.all[i%len(g.all)].hub.Publish(ctx, topic, []byte(`1`), &wsfanout.PublishOptions{ID: id}); err == nil {
+					try, stop := context.WithTimeout(ctx, time.Second) // a node that stands still must not hold the stream up
+					_, err := g.all[i%len(g.all)].hub.Publish(try, topic, []byte(`1`), &wsfanout.PublishOptions{ID: id})
+					if stop(); err == nil {
 						mu.Lock()
 						acked = append(acked, id)
 						mu.Unlock()

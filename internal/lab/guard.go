@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // guardScript waits for the end of its input, which is the end of the test process, and then kills every process that works inside the
@@ -100,6 +101,18 @@ func inside(dir string) []int {
 		}
 	}
 	return pids
+}
+
+// gone reports whether no process works in dir any more. One look is not enough: on a busy machine it was seen to miss a server that had
+// just been started.
+func gone(dir string) bool {
+	for range 5 {
+		if len(inside(dir)) > 0 {
+			return false
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	return true
 }
 
 // signalAll sends sig to every process in dir until a listing shows no new one.

@@ -79,7 +79,7 @@ func (p *postgres) ready() error {
 				return nil
 			}
 		}
-		if len(inside(p.dir)) == 0 {
+		if gone(p.dir) {
 			return fmt.Errorf("the server ended: %s", p.log())
 		}
 	}
@@ -133,7 +133,7 @@ func (p *postgres) pid() int {
 func (p *postgres) stop() {
 	_ = syscall.Kill(p.pid(), syscall.SIGQUIT)
 	signalAll(p.dir, syscall.SIGCONT)
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline) && len(inside(p.dir)) > 0; {
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline) && !gone(p.dir); {
 		<-time.After(5 * time.Millisecond)
 	}
 	p.kill()
@@ -142,7 +142,7 @@ func (p *postgres) stop() {
 // kill ends every process of the server, and what a killed server leaves behind that would hinder or outlive the next one.
 func (p *postgres) kill() {
 	lines := p.pidFile()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && len(inside(p.dir)) > 0; {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && !gone(p.dir); {
 		signalAll(p.dir, syscall.SIGKILL)
 		<-time.After(time.Millisecond)
 	}

@@ -271,7 +271,7 @@ func seeds(def int) int {
 		return *simSeeds
 	}
 	if os.Getenv("NINES_CHAOS") != "" {
-		return def * 100
+		return def * 30
 	}
 	return def
 }

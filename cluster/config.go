@@ -69,7 +69,8 @@ type Config struct {
 	Hooks   Hooks
 }
 
-// Network is where a Node listens and dials. Fault injection and in-memory clusters put theirs here.
+// Network is where a Node listens and dials. Fault injection and in-memory clusters put theirs here. One that lives in simulated time has a
+// method Boottime() time.Duration too: the Node takes its own pauses from that instead of the machine's clock.
 type Network interface {
 	// Listen accepts streams at addr, "host:port".
 	Listen(ctx context.Context, addr string) (net.Listener, error)

@@ -129,6 +129,13 @@ func TestIDIsRaisedAboveTheNewest(t *testing.T) {
 	require.True(t, ok)
 	_, err = cluster.IDAbove(own, cluster.MakeID(now.Add(25*time.Hour).UnixMilli(), 0), now)
 	require.ErrorContains(t, err, "set the clocks")
+
+	// A clock that was set back since the ID was made is no reason to refuse the others.
+	past := now.Add(-30 * 24 * time.Hour)
+	newer := cluster.NewID()
+	raised, err = cluster.IDAbove(own, newer, past)
+	require.NoError(t, err)
+	require.Greater(t, raised, newer)
 }
 
 func FuzzID(f *testing.F) {

@@ -87,7 +87,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, id: newID(),
 		inbox: newInbox(), calls: newCalls(), loopback: newCredit(inboxCredit), senders: newSenders(), hooks: newHookQueue(),
-		pause:   newPauseWatch(cfg.Profile.timings().suspicionTime()),
+		pause:   newPauseWatch(cfg.Profile.timings().suspicionTime(), cfg.Network),
 		running: make(chan struct{}), registered: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),
 		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), fatal: make(chan error, 1), discovery: make(chan struct{}, 1),
 		watchers: map[*watcher]struct{}{}, todo: map[string]struct{}{}, rows: map[string]row{}, pongs: map[string]time.Time{},

@@ -13,20 +13,27 @@ const pauseTick = 100 * time.Millisecond
 // pauseWatch finds out that this process did not run for a while: it was stopped, its machine slept, or nothing was scheduled. A process
 // gets no event when that happens; its view just has not changed, and its timers all fire at once when it comes back.
 type pauseWatch struct {
+	clock func() time.Duration
 	limit time.Duration
-	last  atomic.Int64 // boottime of the last look
+	last  atomic.Int64 // clock at the last look
 	count atomic.Int64
 }
 
-func newPauseWatch(limit time.Duration) *pauseWatch {
-	p := &pauseWatch{limit: limit}
-	p.last.Store(int64(boottime()))
+func newPauseWatch(limit time.Duration, network Network) *pauseWatch {
+	p := &pauseWatch{limit: limit, clock: boottime}
+	if b, ok := network.(interface{ Boottime() time.Duration }); ok {
+		p.clock = b.Boottime
+	}
+	p.reset()
 	return p
 }
 
+// reset starts an interval.
+func (p *pauseWatch) reset() { p.last.Store(int64(p.clock())) }
+
 // look returns the length of a pause since the last look, 0 when there was none. Of many callers one gets it.
 func (p *pauseWatch) look() time.Duration {
-	now := int64(boottime())
+	now := int64(p.clock())
 	last := p.last.Load()
 	gap := time.Duration(now - last)
 	if gap < p.limit {
@@ -42,6 +49,6 @@ func (p *pauseWatch) look() time.Duration {
 // tick looks and starts the next interval.
 func (p *pauseWatch) tick() time.Duration {
 	gap := p.look()
-	p.last.Store(int64(boottime()))
+	p.reset()
 	return gap
 }

@@ -37,7 +37,7 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	n.runCtx = ctx
-	n.pause.last.Store(int64(boottime()))
+	n.pause.reset()
 	if n.cfg.Single {
 		err = n.runSingle(ctx, cancel)
 	} else {

@@ -359,3 +359,15 @@ func FuzzFrameLength(f *testing.F) {
 		}
 	})
 }
+
+// Of a dropped list only the rest of the frame stays that the client has seen the beginning of.
+func TestDropKeepsWhatHasBegun(t *testing.T) {
+	a, b, c := sock.Text([]byte("aaaa")), sock.Text([]byte("bbbb")), sock.Text([]byte("cccc")) // of 6 bytes
+	for _, during := range []bool{true, false} {
+		for n, want := range map[int]string{0: "", 2: "aaaa", 6: "", 7: "\x04bbbb", 11: "b"} {
+			left, bytes := sock.Left(during, n, []*sock.Frame{a, b}, []*sock.Frame{c})
+			require.Equal(t, want, string(left), "%v after %d", during, n)
+			require.Equal(t, len(want), bytes)
+		}
+	}
+}

@@ -22,7 +22,8 @@ type copyLog struct {
 	length  uint64 // records appended since acc began: with equal acc, the longer log has the shorter as its prefix
 	token   bool   // this node owns the current epoch
 	lineage []wire.Lineage
-	floor   uint64
+	floor   uint64 // where topics begin
+	floorBy Term   // epoch of the forgotten record there
 	topics  map[string]*topicLog
 	window  window
 }
@@ -37,8 +38,11 @@ func (c *copyLog) epoch() Term {
 	return c.lineage[len(c.lineage)-1].Epoch
 }
 
-func (c *copyLog) hasEpoch(e Term) bool {
-	return slices.ContainsFunc(c.lineage, func(x wire.Lineage) bool { return x.Epoch == e })
+func (c *copyLog) hasEpoch(e Term) bool { return c.index(e) >= 0 }
+
+// index is the place of an epoch in the lineage, or -1.
+func (c *copyLog) index(e Term) int {
+	return slices.IndexFunc(c.lineage, func(x wire.Lineage) bool { return x.Epoch == e })
 }
 
 // reaches reports whether epoch to follows from, with no unverified transition between.
@@ -70,7 +74,7 @@ func (c *copyLog) mint(g Term, verified bool) {
 func (c *copyLog) topic(name string, now time.Duration) *topicLog {
 	l := c.topics[name]
 	if l == nil {
-		l = newTopicLog(c.floor, now)
+		l = newTopicLog(c.floor, c.floorBy, now)
 		c.topics[name] = l
 	}
 	return l
@@ -105,13 +109,26 @@ func (c *copyLog) accept(topic string, prev Position, r *Record, now time.Durati
 	l := c.topics[topic]
 	if l == nil || l.lastPos() != prev {
 		// New here, or forgotten at one of the two: the owner's word counts.
-		l = newTopicLog(prev.Offset, now)
+		from := prev.Epoch
+		if prev.Offset == c.floor {
+			from = c.floorBy
+		}
+		l = newTopicLog(prev.Offset, from, now)
 		l.born, l.base = prev, prev
 		c.topics[topic] = l
 	}
 	l.append(r, now)
 	c.length++
 	return l
+}
+
+// forget drops a topic and raises the floor to its end, so that none of its offsets is used again.
+func (c *copyLog) forget(topic string) {
+	p := c.topics[topic].lastPos()
+	delete(c.topics, topic)
+	if p.Offset > c.floor || p.Offset == c.floor && c.index(p.Epoch) > c.index(c.floorBy) {
+		c.floor, c.floorBy = p.Offset, p.Epoch
+	}
 }
 
 // tips returns the committed ends of all topics that have had records.
@@ -147,7 +164,7 @@ func (c *copyLog) worseThan(o *wire.Copy) bool {
 // snapshot returns the copy for transit; of topics whose end the receiver has (known), only what follows it.
 func (c *copyLog) snapshot(known map[string]Position) *wire.Copy {
 	w := &wire.Copy{
-		Acc: c.acc, Length: c.length, Token: c.token, Lineage: slices.Clone(c.lineage), Floor: c.floor,
+		Acc: c.acc, Length: c.length, Token: c.token, Lineage: slices.Clone(c.lineage), Floor: c.floor, FloorBy: c.floorBy,
 		Window: c.window.entries(),
 	}
 	total := 0
@@ -156,7 +173,7 @@ func (c *copyLog) snapshot(known map[string]Position) *wire.Copy {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.topics)) {
 		l := c.topics[name]
-		t := wire.Topic{Name: name, Born: l.born, Base: l.base, Marks: slices.Clone(l.marks), Committed: l.committed}
+		t := wire.Topic{Name: name, Born: l.born, From: l.from, Base: l.base, Marks: slices.Clone(l.marks), Committed: l.committed}
 		from := l.base.Offset
 		if p, ok := known[name]; ok && p.Offset >= l.base.Offset && p.Offset <= l.last() && l.at(p.Offset) == p && !l.unborn() {
 			from, t.Base, t.Tail = p.Offset, p, true
@@ -175,11 +192,11 @@ func (c *copyLog) snapshot(known map[string]Position) *wire.Copy {
 // restore makes a copy from transit; mine is what the receiver had, for topics of which only the tail was sent.
 func restore(w *wire.Copy, mine *copyLog, now time.Duration) *copyLog {
 	c := &copyLog{
-		acc: w.Acc, length: w.Length, token: w.Token, lineage: slices.Clone(w.Lineage), floor: w.Floor,
+		acc: w.Acc, length: w.Length, token: w.Token, lineage: slices.Clone(w.Lineage), floor: w.Floor, floorBy: w.FloorBy,
 		topics: make(map[string]*topicLog, len(w.Topics)),
 	}
 	for _, t := range w.Topics {
-		l := &topicLog{born: t.Born, base: t.Base, marks: slices.Clone(t.Marks), committed: t.Committed, touched: now}
+		l := &topicLog{born: t.Born, from: t.From, base: t.Base, marks: slices.Clone(t.Marks), committed: t.Committed, touched: now}
 		if t.Tail && mine != nil {
 			if o := mine.topics[t.Name]; o != nil && o.base.Offset <= t.Base.Offset && t.Base.Offset <= o.last() && o.at(t.Base.Offset) == t.Base {
 				l.base = o.base

@@ -87,7 +87,8 @@
 //   - R19 What the client does is package cursor.
 //   - R20 Which of two connections of one client counts is the shell's business.
 //   - R21 Rings are trimmed, and idle topics forgotten, by each node for itself. A forgotten topic raises the floor, from which topics
-//     begin; records tell their predecessor, so a replica that forgot follows its home.
+//     begin, and the floor keeps the epoch of the record there: what was told before that epoch is not the birth of a topic. Records
+//     tell their predecessor, so a replica that forgot, or did not, follows its home.
 //   - R22 A copy goes whole with PROMISE; with INSTALL, only what the replica lacks.
 //   - R23 After a pause a home has its replica confirm it before it answers anything, and for SoloDelay the node holds nothing against
 //     others that vanished.

@@ -128,7 +128,7 @@ func (p *part) onSubOK(m *wire.SubOK) {
 	switch {
 	case first:
 		e.has = true
-		e.log = newTopicLog(0, n.now)
+		e.log = newTopicLog(0, Term{}, n.now)
 		e.cur = Cursor{}
 		e.log.reset(m.Start)
 		if c := e.clients[e.primary]; c != nil {

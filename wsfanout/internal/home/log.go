@@ -17,6 +17,7 @@ func sizeOf(r *Record) int { return recordOverhead + len(r.ID) + len(r.Data) }
 // A topicLog is one topic of a copy: a ring of records after base.
 type topicLog struct {
 	born      Position // where the topic began; the epoch is zero until the first record
+	from      Term     // of the copy's floorBy at that time: what was told of the birth before is of another branch
 	base      Position // of the record before recs[0]; the epoch is zero until the first record
 	recs      []*Record
 	times     []time.Duration // when each came here
@@ -26,9 +27,9 @@ type topicLog struct {
 	touched   time.Duration
 }
 
-func newTopicLog(floor uint64, now time.Duration) *topicLog {
+func newTopicLog(floor uint64, from Term, now time.Duration) *topicLog {
 	at := Position{Offset: floor}
-	return &topicLog{born: at, base: at, committed: floor, touched: now}
+	return &topicLog{born: at, from: from, base: at, committed: floor, touched: now}
 }
 
 func (l *topicLog) last() uint64 { return l.base.Offset + uint64(len(l.recs)) }
@@ -110,12 +111,12 @@ const (
 func (c *copyLog) match(topic string, p Position, limit func(*topicLog) uint64, epochs bool) (start Position, v verdict) {
 	l := c.topics[topic]
 	if l == nil {
-		l = &topicLog{born: Position{Offset: c.floor}, base: Position{Offset: c.floor}, committed: c.floor}
+		l = newTopicLog(c.floor, c.floorBy, 0)
 	}
 	same := func(a, b Term) bool { return a == b || !epochs }
 	if l.unborn() {
 		switch {
-		case p.Offset == l.base.Offset && (c.reaches(p.Epoch, c.epoch()) || !epochs):
+		case p.Offset == l.base.Offset && (c.atBirth(l, p.Epoch, c.epoch()) || !epochs):
 			return Position{Epoch: c.epoch(), Offset: p.Offset}, present
 		case p.Offset < l.base.Offset && c.hasEpoch(p.Epoch):
 			return Position{}, trimmed
@@ -131,12 +132,12 @@ func (c *copyLog) match(topic string, p Position, limit func(*topicLog) uint64, 
 		}
 		return Position{}, absent
 	case p.Offset == l.base.Offset:
-		if same(l.base.Epoch, p.Epoch) || p.Offset == l.born.Offset && c.reaches(p.Epoch, l.born.Epoch) {
+		if same(l.base.Epoch, p.Epoch) || p.Offset == l.born.Offset && c.atBirth(l, p.Epoch, l.born.Epoch) {
 			return l.base, present
 		}
 		return Position{}, absent
 	case p.Offset == l.born.Offset:
-		if c.reaches(p.Epoch, l.born.Epoch) {
+		if c.atBirth(l, p.Epoch, l.born.Epoch) {
 			return Position{}, trimmed
 		}
 		return Position{}, absent
@@ -155,6 +156,12 @@ func (c *copyLog) match(topic string, p Position, limit func(*topicLog) uint64, 
 		}
 	}
 	return Position{}, absent
+}
+
+// atBirth reports whether the position before a topic's first record may have been told under an epoch: a later one than
+// that of the forgotten record there, from which the epoch of the birth follows.
+func (c *copyLog) atBirth(l *topicLog, e, birth Term) bool {
+	return c.reaches(e, birth) && (l.from.IsZero() || c.index(l.from) >= 0 && c.index(l.from) <= c.index(e))
 }
 
 func toCommitted(l *topicLog) uint64 { return l.committed }

@@ -500,3 +500,11 @@ func TestForkOfAForgottenTopicIsReported(t *testing.T) {
 	require.Contains(t, s.play("attach b B"), "client b fresh at 2.B:3")
 	require.Contains(t, s.play("view A: A B", "view B: A B", "run"), "client b sees 2.B:4 gap{fork:1.A:2}")
 }
+
+func TestPositionOfAForkIsNotTheBirthOfAForgottenTopic(t *testing.T) {
+	s := cast(t, home.Config{IdleAge: 10 * time.Minute}, "A", "B")
+	s.play("publish A m1", "run", "view A: A B=failed", "view B: B A=failed", "tick 3s", "publish A m2", "publish B m3", "tick B 20m")
+	require.Empty(t, s.nodes["B"].State(0).Topics)
+	require.Contains(t, s.play("attach x B 1|1.A:2|1.A:2|m2"), "client x GAP epoch_changed from 1.A:2 to 2.B:2")
+	require.Contains(t, s.play("attach y B 1|2.B:2|2.B:2|m3"), "client y resumed(0) at 2.B:2")
+}

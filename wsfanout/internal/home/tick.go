@@ -97,8 +97,7 @@ func (p *part) trim() {
 		total += l.bytes
 		unused := n.now-l.touched > n.cfg.IdleAge && l.committed == l.last()
 		if unused && (p.lead == nil || p.lead.interest[name] == nil) && (p.role == leading || p.role == idle) {
-			c.floor = max(c.floor, l.last())
-			delete(c.topics, name)
+			c.forget(name)
 		}
 	}
 	p.grow(total - p.bytes)

@@ -85,9 +85,11 @@ func (e *encoder) copy(c *Copy) {
 	e.bool(c.Token)
 	list(e, c.Lineage, func(l Lineage) { e.term(l.Epoch); e.bool(l.Verified) })
 	e.uint(c.Floor)
+	e.term(c.FloorBy)
 	list(e, c.Topics, func(t Topic) {
 		e.symbol(t.Name)
 		e.position(t.Born)
+		e.term(t.From)
 		e.position(t.Base)
 		e.bool(t.Tail)
 		list(e, t.Marks, e.position)
@@ -234,9 +236,10 @@ func (d *decoder) copy() *Copy {
 		Acc: d.term(), Length: d.uint(), Token: d.bool(),
 		Lineage: listOf(d, func() Lineage { return Lineage{Epoch: d.term(), Verified: d.bool()} }),
 		Floor:   d.uint(),
+		FloorBy: d.term(),
 		Topics: listOf(d, func() Topic {
 			return Topic{
-				Name: d.symbol(), Born: d.position(), Base: d.position(), Tail: d.bool(),
+				Name: d.symbol(), Born: d.position(), From: d.term(), Base: d.position(), Tail: d.bool(),
 				Marks: listOf(d, d.position), Records: d.records(), Committed: d.uint(),
 			}
 		}),

@@ -70,6 +70,7 @@ type Tip struct {
 // A Topic is one topic of a copy in transit.
 type Topic struct {
 	Name      string
+	From      Term      // FloorBy at its birth
 	Born      Position  // where the topic began or was begun again
 	Base      Position  // position before Records[0]
 	Tail      bool      // the receiver keeps its own records up to Base
@@ -91,7 +92,8 @@ type Copy struct {
 	Length  uint64 // records appended under Acc
 	Token   bool   // the right to write the current epoch goes with it
 	Lineage []Lineage
-	Floor   uint64
+	Floor   uint64 // topics begin here: no forgotten one went further
+	FloorBy Term   // epoch of the forgotten record at Floor; none before the first was forgotten
 	Topics  []Topic
 	Window  []Window
 }

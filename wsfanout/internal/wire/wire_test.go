@@ -28,10 +28,10 @@ func samples() []wire.Message {
 	eph := &wire.Record{Kind: wire.Ephemeral, Data: []byte("typing")}
 	open := wire.Open{Term: term(3, "C"), Replica: "A", Known: true, Left: true}
 	cp := &wire.Copy{
-		Acc: term(2, "B"), Length: 300, Token: true, Floor: 5,
+		Acc: term(2, "B"), Length: 300, Token: true, Floor: 5, FloorBy: term(1, "A"),
 		Lineage: []wire.Lineage{{Epoch: term(1, "A"), Verified: true}, {Epoch: term(2, "B")}},
 		Topics: []wire.Topic{
-			{Name: "room/1", Born: pos(1, "A", 5), Base: pos(1, "A", 6), Tail: true, Marks: []wire.Mark{pos(1, "A", 7)}, Records: []*wire.Record{rec, gap}, Committed: 8},
+			{Name: "room/1", Born: pos(1, "A", 5), From: term(1, "A"), Base: pos(1, "A", 6), Tail: true, Marks: []wire.Mark{pos(1, "A", 7)}, Records: []*wire.Record{rec, gap}, Committed: 8},
 			{Name: "room/2"},
 		},
 		Window: []wire.Window{{Topic: "room/1", ID: "m7", At: pos(1, "A", 7)}, {Topic: "room/1", ID: "\x00fork:1.A:7", At: pos(2, "B", 8)}},

@@ -56,3 +56,30 @@ func (c *Cluster) States() (states []string) {
 	}
 	return states
 }
+
+// State returns the state of node i, counted from 1, and the ID of its process where it answers.
+func (c *Cluster) State(i int) (state, id string) {
+	p := c.c.nodes[i-1]
+	state, _ = p.current()
+	if state == "running" || state == "cut" {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if v, err := p.ask(ctx); err == nil {
+			id = v.ID
+		}
+	}
+	return state, id
+}
+
+// Keep leaves the folder when the cluster is closed.
+func (c *Cluster) Keep() { c.c.temp = false }
+
+// Deaths says why processes ended that nobody had asked to end.
+func (c *Cluster) Deaths() (reasons []string) {
+	for _, p := range c.c.nodes {
+		p.mu.Lock()
+		reasons = append(reasons, p.deaths...)
+		p.mu.Unlock()
+	}
+	return reasons
+}

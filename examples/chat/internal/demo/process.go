@@ -32,7 +32,9 @@ type process struct {
 	stdin  io.WriteCloser
 	ended  chan struct{} // closed when the present process has ended
 	state  string        // of the present process: starting, running, paused, cut, killed, stopping, ended
+	apart  bool          // it is cut off from the other nodes, also while it is paused
 	reason string        // why it ended by itself
+	deaths []string      // of all its processes that ended though nobody had asked
 }
 
 // start runs the node; ready is closed when it listens. A node that ends before leaves its reason.
@@ -67,7 +69,7 @@ func (p *process) start(ctx context.Context) error {
 		return err
 	}
 	ended := make(chan struct{})
-	p.cmd, p.stdin, p.ended, p.state, p.reason = cmd, stdin, ended, "starting", ""
+	p.cmd, p.stdin, p.ended, p.state, p.apart, p.reason = cmd, stdin, ended, "starting", false, ""
 	p.mu.Unlock()
 
 	listening := make(chan struct{})
@@ -85,6 +87,9 @@ func (p *process) start(ctx context.Context) error {
 		defer p.mu.Unlock()
 		if p.cmd == cmd {
 			if p.state != "killed" {
+				if p.state != "stopping" {
+					p.deaths = append(p.deaths, p.name+": "+lastLine(p.log, err))
+				}
 				p.state, p.reason = "ended", lastLine(p.log, err)
 			}
 			close(ended)
@@ -138,8 +143,14 @@ func (p *process) kill() error {
 
 // pause stops the node's time, or lets it go on.
 func (p *process) pause() error {
-	if s, _ := p.current(); s == "paused" {
-		return p.signal(syscall.SIGCONT, "running")
+	p.mu.Lock()
+	on, before := p.state == "paused", "running"
+	if p.apart {
+		before = "cut"
+	}
+	p.mu.Unlock()
+	if on {
+		return p.signal(syscall.SIGCONT, before)
 	}
 	return p.signal(syscall.SIGSTOP, "paused")
 }
@@ -173,7 +184,7 @@ func (p *process) cut() error {
 	if _, err := fmt.Fprintln(p.stdin, line); err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
-	p.state = state
+	p.state, p.apart = state, state == "cut"
 	return nil
 }
 

@@ -3,6 +3,7 @@ package link_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 

@@ -96,10 +96,11 @@
 // # Known limits
 //
 //   - A message acknowledged with Copies 1 is lost silently when its only holder dies.
+//   - A cut that lasts longer than IdleAge: a topic that both sides have forgotten since is not reported.
 //   - Home and a new replica on one side of a cut acknowledge a message and both die, while the old replica leads on the other side:
 //     lost without a report. MinMembers of a majority prevents it.
 //   - Gap reports may be false (silence never is): home and intended replica of a term that never became active die together; a
-//     topic that was idle for a day; a client that knows more than eight epochs.
+//     topic that was idle for IdleAge; a client that knows more than eight epochs.
 //   - A copy in transit holds 32 MiB of records at most; older ones count as trimmed.
 //
 // Not yet: backfill of older ring parts on the bulk lane, moves limited to a few partitions at a time, and one question to the

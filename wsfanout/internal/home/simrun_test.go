@@ -2,6 +2,7 @@ package home_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -75,11 +76,11 @@ func (s *sim) rest() {
 		return
 	}
 	ps := s.living()
-	if len(ps) == 0 {
-		return
+	if !slices.ContainsFunc(ps, func(p *process) bool { return !s.leaving[p.id] }) {
+		return // all that are left want to leave; clients find no place to rest
 	}
-	for id := range s.leaving {
-		if s.nodes[id] != nil && len(ps) > 1 {
+	for _, id := range slices.Sorted(maps.Keys(s.leaving)) {
+		if s.nodes[id] != nil {
 			s.fail("%s has not left", id)
 			return
 		}

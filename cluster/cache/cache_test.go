@@ -226,6 +226,7 @@ func TestCutNodeDropsWhenItReturns(t *testing.T) {
 	db.set("other", 1) // by a node that forgot to invalidate: only the drop brings it
 	at := time.Now()
 	require.NoError(t, nodes[0].Invalidate(within(t), "k"), "it waits until the member has failed")
+	require.Less(t, time.Since(at), patience*2/3, "and not until ctx ends")
 	require.Equal(t, cluster.FateFailed, nodes[0].Fate(cut.ID()))
 	t.Log("invalidated after", time.Since(at).Round(time.Millisecond))
 	require.Equal(t, 1, get(t, nodes[1], "k"))

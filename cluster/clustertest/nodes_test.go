@@ -73,6 +73,7 @@ func (g *group) end() {
 	for _, m := range g.nodes {
 		<-m.done
 	}
+	time.Sleep(5 * time.Second) // the timers of the gossip library
 }
 
 func ids(nodes []*member) (want []string) {
@@ -139,3 +140,5 @@ func TestNodesJoinInMemory(t *testing.T) {
 	})
 	t.Log("a minute took", time.Since(began))
 }
+
+func TestExamplePartition(t *testing.T) { partition(t) }

@@ -144,6 +144,10 @@ func TestNoFalseDeath(t *testing.T) {
 		"UDP dead":     func(net *clustertest.Network, rng *rand.Rand) { net.Loss(1) },
 		"one-way cut":  func(net *clustertest.Network, rng *rand.Rand) { net.CutOneWay("h00", "h02") },
 		"pair cut":     func(net *clustertest.Network, rng *rand.Rand) { net.CutPair("h00", "h02") },
+		"UDP dead, slow": func(net *clustertest.Network, rng *rand.Rand) {
+			net.Loss(1)
+			net.Delay(20*time.Millisecond, 60*time.Millisecond)
+		},
 		"slow network": func(net *clustertest.Network, rng *rand.Rand) { net.Delay(5*time.Millisecond, 80*time.Millisecond) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -68,8 +68,11 @@ func Example() {
 	a, b := run("a"), run("b")
 	changed := make(chan struct{}, 1)
 	defer a.Notify(changed)()
-	for len(a.Alive()) < 2 || !a.Members()[1].Linked {
+	for len(a.Alive()) < 2 {
 		<-changed
+	}
+	if err := a.Send(ctx, b.ID(), "hello", nil); err != nil { // taken: the two are connected
+		log.Fatal(err)
 	}
 	net.Kill("b")
 	for a.Fate(b.ID()) != cluster.FateDead {

@@ -186,7 +186,8 @@ func TestCutHealsWithGap(t *testing.T) {
 		require.Eventually(t, func() bool {
 			return unique(l.ids("room"))["after"] && l.gapCount() > 0
 		}, patience, 10*time.Millisecond, "client %d: %v, gaps %d", i, l.ids("room"), l.gapCount())
-		require.Len(t, l.ids("room"), len(unique(l.ids("room"))), "client %d: nothing twice", i)
+		// A publish that was on its way when the halves parted may be taken by both of them. Then it comes again, after a gap.
+		require.LessOrEqual(t, len(l.ids("room"))-len(unique(l.ids("room"))), l.gapCount(), "client %d: nothing twice without a gap: %v", i, l.ids("room"))
 	}
 }
 

@@ -389,6 +389,25 @@ func TestOnGap(t *testing.T) {
 	require.False(t, f.gaps[0].Filled)
 }
 
+// Also where the records after the gap are at another node, as this one has heard of the topic only since.
+func TestOnGapAwayFromTheHome(t *testing.T) {
+	g := startGroup(t, 3, wsfanout.Config{OnGap: func(context.Context, wsfanout.Identity, string, string) ([]wsfanout.Message, error) {
+		return []wsfanout.Message{{ID: "lost", Data: []byte(`"lost"`)}, {ID: "m1", Data: []byte(`"m1"`)}, {ID: "m2", Data: []byte(`"m2"`)}}, nil
+	}})
+	settled(t, g.all...)
+	topic := g.topicOf(t, 0)
+	for _, id := range []string{"m1", "m2", "m3"} {
+		publish(t, g.all[0], topic, id)
+	}
+	for _, s := range g.all {
+		here := listen(t, client.Config{URLs: []string{s.url("ann")}, Topics: []string{topic}})
+		require.Eventually(t, func() bool { return here.Stats().Fresh == 1 }, patience, time.Millisecond)
+		back := listen(t, client.Config{URLs: []string{s.url("ann")}, Cursors: map[string]string{topic: "1|7.gone:44|7.gone:44|seen"}})
+		back.sees(t, topic, []string{"lost", "m1", "m2", "m3"})
+		require.Equal(t, 1, back.gapCount())
+	}
+}
+
 func TestHubWithoutRun(t *testing.T) {
 	hub, err := wsfanout.New(wsfanout.Config{Authenticate: who})
 	require.NoError(t, err)

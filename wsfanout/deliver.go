@@ -214,10 +214,13 @@ func (h *Hub) showLocked(s *sub, rec *wire.Record, p *prepared) bool {
 	return true
 }
 
+// attachAgainLocked asks for what comes after what the socket has. What filled a gap has all been sent by then, and stays known.
 func (h *Hub) attachAgainLocked(s *sub) {
+	skip := s.skip
 	if err := h.attachLocked(s.conn, s.room.topic, cursor.Cursor{Pos: s.at, Seen: []cursor.Position{s.at}, Last: s.last}, s.ref); err != nil {
 		h.log.Error("subscription lost", "topic", s.room.topic, "error", err) // cannot be: it exists
 	}
+	s.skip = skip
 }
 
 // gapLocked reports a gap in the middle of a subscription. The client then stands at start.

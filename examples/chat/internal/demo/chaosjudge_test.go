@@ -31,7 +31,7 @@ type sent struct {
 	home     string
 }
 
-// shown is one event at a subscriber: a message of the log, one that filled a gap, or (with no ID) the report of a gap.
+// shown is one event at a subscriber: a message of the log, one that filled a gap, the report of a gap (no ID), or a new connection.
 type shown struct {
 	id     string
 	at     time.Time
@@ -41,6 +41,9 @@ type shown struct {
 	from   string // publisher and number
 	number int
 }
+
+// connection is the ID of a new connection's event.
+const connection = "(connection)"
 
 // watcher is one subscriber of one room.
 type watcher struct {
@@ -128,11 +131,22 @@ func (j *judge) verdict() (faults []string) {
 	}
 	for _, w := range j.watchers {
 		seen, gap := map[string]int{}, 0
-		last, numbers := shown{}, map[string]int{}
+		last, numbers, filled := shown{}, map[string]int{}, map[string]bool{}
 		for _, e := range w.events {
-			if e.id == "" {
+			switch e.id {
+			case "":
 				gap, last, numbers = gap+1, shown{}, map[string]int{}
+				clear(filled)
 				continue
+			case connection: // a hub knows what it filled only while the connection lasts
+				for id := range filled {
+					delete(seen, id)
+				}
+				clear(filled)
+				continue
+			}
+			if e.filled {
+				filled[e.id] = true
 			}
 			if before, ok := seen[e.id]; ok && before == gap {
 				note("twice", "%s saw %s twice without a gap between, filled: %t, the second at %s:%d", w.name, e.id, e.filled, e.epoch, e.offset)
@@ -148,7 +162,7 @@ func (j *judge) verdict() (faults []string) {
 			if last.id != "" && e.offset <= last.offset {
 				note("backwards", "%s saw %s:%d after %s:%d", w.name, e.epoch, e.offset, last.epoch, last.offset)
 			}
-			if e.number <= numbers[e.from] {
+			if e.number <= numbers[e.from] && !told(w, e.at) { // what was on its way to the other side of a fork arrives at its end
 				note("order", "%s saw number %d of %s after %d", w.name, e.number, e.from, numbers[e.from])
 			}
 			last, numbers[e.from] = e, e.number
@@ -238,7 +252,7 @@ func segments(w *watcher) (list []segment) {
 		switch {
 		case e.id == "":
 			list = append(list, segment{})
-		case !e.filled:
+		case !e.filled && e.id != connection:
 			s := &list[len(list)-1]
 			s.events = append(s.events, e)
 		}
@@ -261,7 +275,9 @@ func TestJudge(t *testing.T) {
 		{"filled", "xyz", "x.Yz", ""},
 		{"twice", "xyz", "xyyz", "twice"},
 		{"filled and shown", "xyz", "x.Yyz", "twice"},
+		{"filled, and shown by another connection", "xyz", "x.Y!yz", ""},
 		{"twice with a gap between", "xyz", "xy.yz", ""},
+		{"twice by two connections", "xyz", "xy!yz", "twice"},
 		{"crossed", "xyz", "yxz", "crossed"},
 		{"crossed, one told", "xyz.", "yxz", "crossed"},
 		{"crossed, both told", "xyz.", "yxz.", ""},
@@ -280,6 +296,9 @@ func TestJudge(t *testing.T) {
 			for i, r := range text {
 				id := strings.ToLower(strings.Trim(string(r), "."))
 				e := shown{id: id, from: id, number: 1, filled: id != string(r), offset: uint64(i + 1), at: start.Add(time.Second)}
+				if r == '!' {
+					e.id, e.filled = connection, false
+				}
 				if strings.HasPrefix(text, ".") {
 					e.at = start
 				}

@@ -67,7 +67,13 @@ func startChaosLoad(t *testing.T, base string, rate int, rng *rand.Rand) *chaosL
 	require.NoError(t, l.call("/api/v4/demo/login", map[string]any{"username": "chaos"}, nil))
 	for i := range chaosRooms {
 		var room struct{ ID string }
-		require.NoError(t, l.call("/api/v4/rooms", map[string]any{"name": fmt.Sprintf("chaos %d %d", i, time.Now().UnixNano())}, &room))
+		require.Eventually(t, func() bool { // a try that fails may have made the room, so each has a name of its own
+			name := fmt.Sprintf("chaos %d %d", i, time.Now().UnixNano())
+			body, err := json.Marshal(map[string]any{"name": name})
+			require.NoError(t, err)
+			_, err = l.try("/api/v4/rooms", body, &room)
+			return err == nil
+		}, chaosPatience, 50*time.Millisecond)
 		l.rooms = append(l.rooms, room.ID)
 	}
 	for i := range chaosWatchers {
@@ -196,6 +202,7 @@ func (l *chaosLoad) watch(name, room string, roams bool, rng *rand.Rand) {
 			}
 			l.judge.shows(w, shown{id: m.ID, epoch: m.Epoch, offset: m.Offset, filled: m.Filled, from: d.Client, number: d.N})
 		},
+		OnHello:  func(client.Hello) { l.judge.shows(w, shown{id: connection}) },
 		OnGap:    func(client.Gap) { l.judge.shows(w, shown{}) },
 		OnDenied: func(_, reason string) { l.fault("denied: %s: %s", name, reason) },
 	}

@@ -299,3 +299,16 @@ func TestNewNamesEveryFault(t *testing.T) {
 	require.ErrorContains(t, err, "Cards[0]")
 	require.ErrorContains(t, err, "Cards[1].Actions[0]")
 }
+
+// A page that is open does not hold up the server's Shutdown: its stream ends when the node drains.
+func TestEventsStreamEndsWithDrain(t *testing.T) {
+	n := start(t)
+	s := serve(t, console.Config{Node: n})
+	res, err := http.Get(s.URL + "/ha/events")
+	require.NoError(t, err)
+	defer res.Body.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	require.NoError(t, n.Drain(ctx))
+	require.NoError(t, s.Config.Shutdown(ctx))
+}

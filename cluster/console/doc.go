@@ -26,7 +26,7 @@
 // # Lifecycle and concurrency
 //
 // New starts nothing; it registers two topics on the Node. A Handler is safe for concurrent use and needs no closing. An open events stream
-// ends with its request.
+// ends with its request, and when the Node drains: http.Server.Shutdown does not wait for it.
 //
 // # Not yet
 //

@@ -235,6 +235,9 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 		if _, err := fmt.Fprintf(w, "data: %s\n\n", b); err != nil || out.Flush() != nil {
 			return
 		}
+		if h.cfg.Node.Self().Draining { // the browser comes back to another node, and the server can stop
+			return
+		}
 		select {
 		case <-r.Context().Done():
 			return

@@ -33,7 +33,9 @@ func main() {
 	store := must(dirstore.Open(term, dirstore.Config{Dir: os.Getenv("FILES")}))
 	node := must(cluster.New(cluster.Config{ClusterName: "production", Version: "1.4.2", Discovery: cluster.SQLDiscovery(db.Master()), Keys: [][]byte{key}, BindAddr: os.Getenv("GOSSIP")}))
 	leader := must(election.New(election.Config{Members: node, DB: db.Master()}))
-	hub := must(wsfanout.New(wsfanout.Config{Transport: node, Authenticate: fromSession}))
+	hub := must(wsfanout.New(wsfanout.Config{Transport: node, Authenticate: fromSession, OnConnect: func(ctx context.Context, c *wsfanout.Conn) error {
+		return c.Subscribe(ctx, "news", "user:"+c.Identity().User) // hub.Publish(ctx, "news", data, nil) on any node reaches all
+	}}))
 	work := must(jobs.New(jobs.Config{DB: db.Master(), Leader: leader, Cluster: node}))
 	proof := must(filestore.NewProof(filestore.ProofConfig{Store: store, Cluster: node}))
 	page := must(console.New(console.Config{Node: node, Cards: []console.Card{
@@ -60,7 +62,7 @@ func main() {
 	bye, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	err := node.Drain(bye) // readiness turns false, leadership is handed over, the proxy looks elsewhere
-	for _, s := range []interface{ Shutdown(context.Context) error }{work, hub, srv, leader, proof, node} {
+	for _, s := range []interface{ Shutdown(context.Context) error }{work, srv, hub, leader, proof, node} {
 		err = errors.Join(err, s.Shutdown(bye))
 	}
 	if err = errors.Join(err, run.Wait(), db.Close()); err != nil {

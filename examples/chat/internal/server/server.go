@@ -170,7 +170,8 @@ func (s *Server) serve(ctx context.Context, stop <-chan struct{}, listener net.L
 		s.log.Warn("not all servers know that this one stops", "error", err) // they will see it; it stops as gently as it can
 	}
 	var err error
-	for _, p := range []interface{ Shutdown(context.Context) error }{s.work, s.hub, web, s.lead, s.proof, s.node} {
+	// Requests end before the hub does: what they have stored is still published.
+	for _, p := range []interface{ Shutdown(context.Context) error }{s.work, web, s.hub, s.lead, s.proof, s.node} {
 		err = errors.Join(err, p.Shutdown(bye))
 	}
 	if cause := run.Wait(); cause != nil {

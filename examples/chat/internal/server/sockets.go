@@ -112,6 +112,9 @@ func (s *Server) onGap(ctx context.Context, _ wsfanout.Identity, topic, after st
 	if err != nil {
 		return nil, err
 	}
+	if len(missing) == fillLimit {
+		return nil, errors.New("more is missing than a gap is filled with") // the page reads the history again
+	}
 	messages := make([]wsfanout.Message, 0, len(missing))
 	for _, m := range missing {
 		data, err := json.Marshal(m)

@@ -80,8 +80,9 @@
 //
 // # Limits
 //
-// Tested with up to 5 nodes on one machine, and 10 in simulated time (package clustertest). Payloads to 64 MiB; topics to 255 bytes; 16 tags of 256 bytes each. Every pair has a connection, so
-// a cluster is meant to have tens of nodes, not thousands. MySQL and MariaDB are written for in discovery and not yet tested.
+// Tested with up to 5 nodes on one machine, and 10 in simulated time (package clustertest). Payloads to 64 MiB; topics to 255 bytes; 16 tags of
+// 256 bytes each. Every pair has a connection, so a cluster is meant to have tens of nodes, not thousands. MySQL and MariaDB are written for in
+// discovery and not yet tested.
 //
 // # Not yet
 //

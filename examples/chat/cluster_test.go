@@ -252,7 +252,7 @@ func TestThreeServers(t *testing.T) {
 	require.Equal(t, 0, code, "%s%s", out, stderr)
 	require.Contains(t, out, "leader")
 	require.Contains(t, out, "node3")
-	code, _, _ = run(t, nil, "status", "-url", servers[0].url, "-expect", "4")
+	code, _, _ = run(t, nil, "status", "-url", strings.TrimPrefix(servers[0].url, "http://"), "-expect", "4")
 	require.Equal(t, 2, code)
 
 	ann, ben, cleo := signUp(t, servers[0].url, "ann"), signUp(t, servers[1].url, "ben"), signUp(t, servers[2].url, "cleo")

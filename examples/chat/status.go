@@ -58,6 +58,9 @@ func status(ctx context.Context, args []string, out io.Writer) int {
 	if code, ok := parse(flags, args); !ok {
 		return code
 	}
+	if !strings.Contains(*base, "://") { // host:port, as people say it
+		*base = "http://" + *base
+	}
 	text, err := fetchStatus(ctx, *base)
 	var doc clusterStatus
 	if err == nil {
@@ -136,7 +139,7 @@ func fetchStatus(ctx context.Context, base string) ([]byte, error) {
 	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
 	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("answered %s: %s", res.Status, strings.TrimSpace(string(text[:min(len(text), 300)])))
+		err = fmt.Errorf("answered %s: %s", res.Status, strings.Join(strings.Fields(string(text[:min(len(text), 300)])), " "))
 	}
 	return text, err
 }

@@ -71,6 +71,12 @@ func TestKeys(t *testing.T) {
 		require.NoError(t, c.Key(ctx, step.mend))
 		settled(t, c)
 	}
+	// A node that is cut off stays so while it is paused and afterwards.
+	for _, step := range []struct{ line, state string }{{"p 2", "cut"}, {"z 2", "paused"}, {"z 2", "cut"}, {"p 2", "running"}} {
+		require.NoError(t, c.Key(ctx, step.line))
+		require.Equal(t, step.state, c.States()[1], step.line)
+	}
+	settled(t, c)
 	for _, line := range []string{"x", "k", "k 9", "k two", "r 1"} {
 		require.Error(t, c.Key(ctx, line), line)
 	}

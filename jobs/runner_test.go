@@ -43,7 +43,7 @@ func TestShutdownGivesBack(t *testing.T) {
 		addNote(t, r, func(ctx context.Context, job *jobs.Job[note]) error {
 			if job.Args.Text == "quick" {
 				quick.Store(true)
-				eventually(t, func() bool { return errors.Is(jobs.ErrClosed, errOf(r)) }, "Shutdown has begun")
+				eventually(t, func() bool { return errors.Is(errOf(r), jobs.ErrClosed) }, "Shutdown has begun")
 				return nil // ends within the patience: its result counts
 			}
 			err := until(ctx)

@@ -49,7 +49,7 @@ func TestFourSchedulersAtOnce(t *testing.T) {
 		var ticks atomic.Int64
 		for _, r := range runners {
 			wg.Go(func() {
-				for n := 0; n < 20; n++ {
+				for range 20 {
 					if _, err := r.Tick(context.Background()); err != nil {
 						t.Error(err)
 						return

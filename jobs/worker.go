@@ -101,7 +101,7 @@ func AddWorker[A Args](r *Runner, fn func(ctx context.Context, job *Job[A]) erro
 func kindOf[A Args]() (kind string, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("Kind of a zero value panics (%v): give Kind a value receiver and use the value type", p)
+			err = fmt.Errorf("the Kind of a zero value panics (%v): give Kind a value receiver and use the value type", p)
 		}
 	}()
 	var a A

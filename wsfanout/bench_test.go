@@ -69,7 +69,7 @@ func BenchmarkRoom(b *testing.B) {
 					return sum
 				}
 				require.Eventually(b, func() bool { return fresh() == uint64(n) }, patience, 10*time.Millisecond, "%d of %d subscribed", fresh(), n)
-				data := []byte(fmt.Sprintf(`{"text":%q}`, make([]byte, 24)))
+				data := fmt.Appendf(nil, `{"text":%q}`, make([]byte, 24))
 				slots := make(chan struct{}, 32)
 				var wg sync.WaitGroup
 				b.ResetTimer()

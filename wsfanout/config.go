@@ -89,14 +89,14 @@ const (
 func (c Config) validate() error {
 	var errs []error
 	if c.Authenticate == nil && c.AuthenticateFrame == nil {
-		errs = append(errs, errors.New("Authenticate is nil: set it, or AuthenticateFrame; without one nobody can be told apart"))
+		errs = append(errs, errors.New("Config.Authenticate is nil: set it, or AuthenticateFrame; without one nobody can be told apart"))
 	}
 	if v := reflect.ValueOf(c.Transport); c.Transport != nil && v.Kind() == reflect.Pointer && v.IsNil() {
-		errs = append(errs, fmt.Errorf("Transport is a nil %T: give a running one, or leave the field out for one node", c.Transport))
+		errs = append(errs, fmt.Errorf("Config.Transport is a nil %T: give a running one, or leave the field out for one node", c.Transport))
 	}
 	for _, o := range c.Origins {
 		if _, err := path.Match(o, ""); err != nil || o == "" {
-			errs = append(errs, fmt.Errorf("Origins has %q: give host patterns such as chat.example.com or *.example.com", o))
+			errs = append(errs, fmt.Errorf("Config.Origins has %q: give host patterns such as chat.example.com or *.example.com", o))
 		}
 	}
 	if c.MinCopies < 0 || c.MinCopies > 2 {

@@ -188,7 +188,7 @@ func publish(t testing.TB, s *server, topic, id string) wsfanout.Position {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	p, err := s.hub.Publish(ctx, topic, []byte(fmt.Sprintf(`{"id":%q}`, id)), &wsfanout.PublishOptions{ID: id})
+	p, err := s.hub.Publish(ctx, topic, fmt.Appendf(nil, `{"id":%q}`, id), &wsfanout.PublishOptions{ID: id})
 	require.NoError(t, err)
 	return p
 }

@@ -250,7 +250,6 @@ func TestDialsAskAgain(t *testing.T) {
 		require.Equal(t, 3*time.Second, time.Since(at))
 		c.Close()
 
-		at = time.Now()
 		_, err = n.Host("a").Dial(t.Context(), "10.9.9.9:70")
 		require.ErrorIs(t, err, syscall.ETIMEDOUT, "nobody has that address")
 		_, err = n.Host("a").Dial(t.Context(), "nowhere:70")

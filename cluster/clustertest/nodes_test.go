@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,15 +108,15 @@ func until(limit time.Duration, cond func() bool) (took time.Duration, ok bool) 
 }
 
 func (g *group) views() string {
-	s := ""
+	var s strings.Builder
 	for _, m := range g.nodes {
-		s += fmt.Sprintf("%s %s sees", m.host, m.ID())
+		s.WriteString(fmt.Sprintf("%s %s sees", m.host, m.ID()))
 		for _, o := range g.nodes {
-			s += fmt.Sprintf(" %s:%s", o.host, m.Fate(o.ID()))
+			s.WriteString(fmt.Sprintf(" %s:%s", o.host, m.Fate(o.ID())))
 		}
-		s += "\n"
+		s.WriteString("\n")
 	}
-	return s
+	return s.String()
 }
 
 // agree waits until everybody sees everybody.

@@ -89,7 +89,7 @@ func (c *Config) validate() error {
 	}
 	for t, s := range c.Cursors {
 		if _, err := cursor.Parse(s); err != nil {
-			errs = append(errs, fmt.Errorf("Cursors[%q] is %q: give what Cursors returned, or nothing", t, s))
+			errs = append(errs, fmt.Errorf("Config.Cursors[%q] is %q: give what Cursors returned, or nothing", t, s))
 		}
 	}
 	for name, d := range map[string]int64{"MinRetry": int64(c.MinRetry), "MaxRetry": int64(c.MaxRetry), "Silence": int64(c.Silence), "MaxFrame": c.MaxFrame, "WriteTimeout": int64(c.WriteTimeout)} {

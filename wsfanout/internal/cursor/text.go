@@ -106,7 +106,7 @@ func Parse(s string) (Cursor, error) {
 	}
 	var seen []Position
 	if f[2] != "" {
-		for _, t := range strings.Split(f[2], ",") {
+		for t := range strings.SplitSeq(f[2], ",") {
 			p, err := ParsePosition(t)
 			if err != nil {
 				return c, err

@@ -47,7 +47,7 @@ var mutations = []struct {
 // outcomes are the lines of a script that clients, publishers and state see.
 func outcomes(text string) []string {
 	var lines []string
-	for _, l := range strings.Split(text, "\n") {
+	for l := range strings.SplitSeq(text, "\n") {
 		if strings.Contains(l, "client ") || strings.Contains(l, "publish ") && strings.Contains(l, ": ") || strings.Contains(l, " promised ") && !strings.Contains(l, "→") {
 			lines = append(lines, l)
 		}
@@ -83,16 +83,16 @@ func TestMutationSurvey(t *testing.T) {
 		return
 	}
 	for _, m := range mutations {
-		found := ""
+		var found strings.Builder
 		for name, cfg := range configs {
 			cfg.off = []home.Rule{m.rule}
 			for seed := uint64(1); seed <= uint64(seeds(100)); seed++ {
 				if _, err := simulate(seed, cfg); err != nil {
-					found += fmt.Sprintf("\n      %s seed %d: %v", name, seed, err)
+					found.WriteString(fmt.Sprintf("\n      %s seed %d: %v", name, seed, err))
 					break
 				}
 			}
 		}
-		t.Logf("%s: %s", m.name, found)
+		t.Logf("%s: %s", m.name, found.String())
 	}
 }

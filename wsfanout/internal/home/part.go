@@ -29,7 +29,6 @@ type part struct {
 	open     []wire.Open // terms promised above active
 	active   wire.Open   // the highest term that was activated; its proposer is the home
 	offered  Term        // the highest term offered to this node
-	heard    time.Duration
 
 	role    role
 	g       Term   // own term, unless idle

@@ -384,24 +384,25 @@ func (s *stage) records(id string, c *actor, rs []*home.Record) {
 func (s *stage) state() {
 	for _, id := range slices.Sorted(maps.Keys(s.nodes)) {
 		st := s.nodes[id].State(0)
-		line := fmt.Sprintf("%s %s promised %s active %s replica %s", id, st.Role, term(st.Promised), term(st.Active), name(st.Replica))
+		var line strings.Builder
+		line.WriteString(fmt.Sprintf("%s %s promised %s active %s replica %s", id, st.Role, term(st.Promised), term(st.Active), name(st.Replica)))
 		if st.HasCopy {
-			line += fmt.Sprintf(" copy of %s epochs", term(st.Acc))
+			line.WriteString(fmt.Sprintf(" copy of %s epochs", term(st.Acc)))
 			for _, l := range st.Lineage {
-				line += " " + l.Epoch.String()
+				line.WriteString(" " + l.Epoch.String())
 				if !l.Verified {
-					line += "?"
+					line.WriteString("?")
 				}
 			}
 			if st.Token {
-				line += " token"
+				line.WriteString(" token")
 			}
-			line += showRecords(st.Topics["t"].Records)
+			line.WriteString(showRecords(st.Topics["t"].Records))
 		}
 		if st.Orphans > 0 {
-			line += fmt.Sprintf(" orphans %d", st.Orphans)
+			line.WriteString(fmt.Sprintf(" orphans %d", st.Orphans))
 		}
-		s.say("%s", line)
+		s.say("%s", line.String())
 	}
 	for _, n := range slices.Sorted(maps.Keys(s.clients)) {
 		c := s.clients[n]

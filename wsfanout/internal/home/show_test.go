@@ -54,11 +54,12 @@ func show(m home.Message) string {
 	case *wire.Confirmed:
 		return fmt.Sprintf("CONFIRMED %v", m.G)
 	case *wire.Return:
-		s := fmt.Sprintf("RETURN %v", m.G)
+		var s strings.Builder
+		s.WriteString(fmt.Sprintf("RETURN %v", m.G))
 		for _, t := range m.Tips {
-			s += fmt.Sprintf(" %s@%v", t.Topic, t.At)
+			s.WriteString(fmt.Sprintf(" %s@%v", t.Topic, t.At))
 		}
-		return s
+		return s.String()
 	case *wire.ReturnOK:
 		return fmt.Sprintf("RETURNOK %v", m.G)
 	case *wire.Unsub:
@@ -115,15 +116,16 @@ func showCopy(c *wire.Copy) string {
 	if c == nil {
 		return "nothing"
 	}
-	s := "acc " + term(c.Acc)
+	var s strings.Builder
+	s.WriteString("acc " + term(c.Acc))
 	if c.Token {
-		s += " token"
+		s.WriteString(" token")
 	}
-	s += " epochs"
+	s.WriteString(" epochs")
 	for _, l := range c.Lineage {
-		s += " " + l.Epoch.String()
+		s.WriteString(" " + l.Epoch.String())
 		if !l.Verified {
-			s += "?"
+			s.WriteString("?")
 		}
 	}
 	for _, t := range c.Topics {
@@ -131,21 +133,22 @@ func showCopy(c *wire.Copy) string {
 		if t.Tail {
 			tail = "…"
 		}
-		s += fmt.Sprintf(" %s%s%s", t.Name, tail, showRecords(t.Records))
+		s.WriteString(fmt.Sprintf(" %s%s%s", t.Name, tail, showRecords(t.Records)))
 	}
-	return s
+	return s.String()
 }
 
 func showCursor(c home.Cursor) string {
 	if c.IsZero() {
 		return "-"
 	}
-	s := c.Pos.String()
+	var s strings.Builder
+	s.WriteString(c.Pos.String())
 	for i, x := range c.Seen {
 		if i == 0 {
-			s += " seen"
+			s.WriteString(" seen")
 		}
-		s += " " + x.String()
+		s.WriteString(" " + x.String())
 	}
-	return s
+	return s.String()
 }

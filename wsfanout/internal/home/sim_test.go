@@ -73,7 +73,6 @@ type process struct {
 	settled bool
 	paused  bool
 	stopped bool
-	ticking bool
 	inbox   []func()
 	acks    map[home.Handle]*message
 	conns   map[home.ClientID]*subscriber
@@ -81,12 +80,10 @@ type process struct {
 }
 
 type link struct {
-	last   time.Duration // when the last message arrives
-	frames [][]byte
-	cut    bool
-	held   []heldFrame
-	dead   bool
-	gen    int
+	last time.Duration // when the last message arrives
+	cut  bool
+	held []heldFrame
+	gen  int
 }
 
 type heldFrame struct{ frame []byte }

@@ -110,9 +110,9 @@ func until(limit time.Duration, cond func() bool) (took time.Duration, ok bool) 
 func (g *group) views() string {
 	var s strings.Builder
 	for _, m := range g.nodes {
-		s.WriteString(fmt.Sprintf("%s %s sees", m.host, m.ID()))
+		fmt.Fprintf(&s, "%s %s sees", m.host, m.ID())
 		for _, o := range g.nodes {
-			s.WriteString(fmt.Sprintf(" %s:%s", o.host, m.Fate(o.ID())))
+			fmt.Fprintf(&s, " %s:%s", o.host, m.Fate(o.ID()))
 		}
 		s.WriteString("\n")
 	}

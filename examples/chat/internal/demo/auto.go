@@ -163,8 +163,8 @@ func (s *script) choose(ctx context.Context, topics []string) (victim *process, 
 	leader := s.v.LeadersKilled < minLeaders && s.victims%2 == 1
 	s.victims++
 	for p, v := range views {
-		if leader && v.Leading || !leader && v.Home[topic] == v.ID {
-			victim, id, leads = p, v.ID, v.Leading
+		if leader && v.Leader == v.ID || !leader && v.Home[topic] == v.ID {
+			victim, id, leads = p, v.ID, v.Leader == v.ID
 			for _, t := range topics {
 				if v.Home[t] == v.ID {
 					homes = append(homes, t)
@@ -177,15 +177,17 @@ func (s *script) choose(ctx context.Context, topics []string) (victim *process, 
 	return nil, "", nil, false, fmt.Errorf("no running node says that it is the home of %s, or that it leads", topic)
 }
 
-// noteLeader counts a change of the leader since the last call.
+// noteLeader counts a change of the leader since the last call. The nodes are settled: they agree on one.
 func (s *script) noteLeader(ctx context.Context) {
 	for _, v := range s.c.views(ctx) {
-		if v.Leading && v.ID != s.leader {
-			if s.leader != "" {
-				s.v.LeaderChanges++
-			}
-			s.leader = v.ID
+		if v.Leader == "" || v.Leader == s.leader {
+			continue
 		}
+		if s.leader != "" {
+			s.v.LeaderChanges++
+		}
+		s.leader = v.Leader
+		return
 	}
 }
 

@@ -123,7 +123,7 @@ func (c *demoCluster) table(ctx context.Context) {
 		line := fmt.Sprintf("  %s    http://%s  pid %d  %s", p.name, p.addr, pid, s)
 		if v, ok := views[p]; ok {
 			line += fmt.Sprintf("  sees %d nodes", len(v.Alive))
-			if v.Leading {
+			if v.Leader == v.ID {
 				line += fmt.Sprintf("  LEADER, term %d", v.Term)
 			}
 		}

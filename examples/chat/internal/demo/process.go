@@ -144,11 +144,14 @@ func (p *process) kill() error {
 // pause stops the node's time, or lets it go on.
 func (p *process) pause() error {
 	p.mu.Lock()
-	on, before := p.state == "paused", "running"
+	on, before, stopping := p.state == "paused", "running", p.state == "stopping"
 	if p.apart {
 		before = "cut"
 	}
 	p.mu.Unlock()
+	if stopping {
+		return fmt.Errorf("%s is stopping", p.name)
+	}
 	if on {
 		return p.signal(syscall.SIGCONT, before)
 	}

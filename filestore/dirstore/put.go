@@ -17,8 +17,11 @@ import (
 
 const (
 	copyBuffer = 256 << 10
-	attempts   = 8 // of placing a file while other processes remove its empty folder
+	attempts   = 100 // of placing a file while other processes remove its empty folder
 )
+
+// errIsObject says that a folder of a key is an object.
+var errIsObject = errors.New("is an object")
 
 // Put writes a temporary file on the same file system, makes it and its attributes durable, and gives it its name: by rename, or by link where
 // it must be the first. Readers see the old object or the new one; a crash leaves one of them, and at most a temporary file.
@@ -79,7 +82,10 @@ func (d *driver) place(ctx context.Context, temp, key string, first bool) error 
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err = d.makeDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err = d.makeDir(dir); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
 			break
 		}
 		if first {
@@ -100,7 +106,7 @@ func (d *driver) place(ctx context.Context, temp, key string, first bool) error 
 			break
 		}
 	}
-	if isNotDir(err) || errors.Is(err, fs.ErrExist) && d.below(dir) {
+	if isNotDir(err) || errors.Is(err, errIsObject) {
 		return fmt.Errorf("%w: a part of it is an object", filestore.ErrInvalidKey)
 	}
 	if errors.Is(err, fs.ErrExist) {
@@ -120,23 +126,19 @@ func (d *driver) makeDir(dir string) error {
 	if err := d.makeDir(path.Dir(dir)); err != nil {
 		return err
 	}
-	if err := d.root.Mkdir(filepath.FromSlash(dir), 0o700); err != nil {
-		if fi, statErr := d.root.Stat(filepath.FromSlash(dir)); statErr == nil && fi.IsDir() {
-			return nil
+	if err := d.root.Mkdir(filepath.FromSlash(dir), 0o700); errors.Is(err, fs.ErrExist) {
+		fi, err := d.root.Stat(filepath.FromSlash(dir))
+		switch {
+		case err != nil: // another process made it and removed it again: fs.ErrNotExist
+			return err
+		case !fi.IsDir():
+			return errIsObject
 		}
+		return nil
+	} else if err != nil {
 		return err
 	}
 	return d.syncDir(path.Dir(dir))
-}
-
-// below reports whether a folder of the path is an object instead.
-func (d *driver) below(dir string) bool {
-	for ; dir != "."; dir = path.Dir(dir) {
-		if fi, err := d.root.Stat(filepath.FromSlash(dir)); err == nil {
-			return !fi.IsDir()
-		}
-	}
-	return false
 }
 
 // ctxReader stops with its context.

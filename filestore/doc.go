@@ -3,6 +3,10 @@
 //
 // It is not a file system: no append in place, no locks, no directories as such, only objects under keys.
 //
+// # Use
+//
+// Open a store with the package that makes it, and give its Store to a Proof where several nodes use it:
+//
 //	store, err := dirstore.Open(ctx, dirstore.Config{Dir: "/mnt/nas/app"})
 //	obj, err := store.Put(ctx, "uploads/42/cat.png", r, &filestore.PutOptions{ContentType: "image/png"})
 //	r, obj, err := store.Get(ctx, "uploads/42/cat.png", nil)

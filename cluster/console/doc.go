@@ -1,6 +1,8 @@
 // Package console is the operator's page of a cluster: one line that says how it is and what to do, the nodes with the reasons of their
 // colour, and a card for each product. It is a plain http.Handler at any prefix; any node answers for all.
 //
+// # Use
+//
 //	page, err := console.New(console.Config{Node: node, Cards: []console.Card{
 //		console.Of("database", db.Stats, db.Check),
 //		console.Of("leader", elector.Stats, elector.Check),
@@ -23,10 +25,21 @@
 //
 // The figures of different nodes are not of one instant. Stats of a card are shown as they are: a product must keep secrets out of them.
 //
+// # Failures
+//
+// The page is what one node sees, the one that answers it: in a partition each side shows its own. It goes on without a database, and before the
+// cluster has settled. A node that is asked and cannot answer is amber beside its own reasons, and has no cards meanwhile. What an action
+// did on each node is told node by node; a node that is lost while it runs one may have done it.
+//
 // # Lifecycle and concurrency
 //
 // New starts nothing; it registers two topics on the Node. A Handler is safe for concurrent use and needs no closing. An open events stream
 // ends with its request, and when the Node drains: http.Server.Shutdown does not wait for it.
+//
+// # Limits
+//
+// Each open page asks every node once a second, so the cost grows with pages and nodes: it is meant for some operators and tens of nodes. Stats are
+// sent as JSON, and shown as they come. The body of an action has at most 64 KiB.
 //
 // # Not yet
 //

@@ -6,7 +6,7 @@
 // accepted and logged once; a setting that neither knows is refused with the nearest known name.
 //
 // Run checks all that can be checked before anything is created, opens database and file store, starts the parts and serves until it is
-// asked to stop. It then ends in this order: not ready and peers told (node.Drain), jobs, sockets, requests, leadership, file proof, node,
+// asked to stop. It then ends in this order: not ready and peers told (node.Drain), jobs, requests, sockets, leadership, file proof, node,
 // database.
 //
 // # What the server promises

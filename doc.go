@@ -6,7 +6,7 @@
 //   - election: one leader with a term; with a database, no two terms' fenced effects interleave
 //   - dbrouter: writes to the master, reads to healthy replicas, searches to search replicas
 //   - wsfanout: publish anywhere, delivered in order to every subscriber on every node; reconnect anywhere; a hole is always reported
-//   - filestore: atomic file semantics on a shared directory and on other storage; proof that it is shared
+//   - filestore: atomic file semantics on a shared directory; proof that it is shared
 //   - jobs: recurring and one-off jobs: one row per due slot, run by any node, retried
 //
 // They never import each other: each declares the small interface that it needs, over basic and database/sql types.

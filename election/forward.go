@@ -74,6 +74,7 @@ type LeaderError struct {
 	LeaderID, Text string
 }
 
+// Error names the leader and what its handler said.
 func (e *LeaderError) Error() string {
 	return fmt.Sprintf("election: leader %s: %s", e.LeaderID, e.Text)
 }

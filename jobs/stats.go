@@ -155,7 +155,10 @@ type CheckError struct {
 	err          error
 }
 
+// Error says what is wrong.
 func (e *CheckError) Error() string { return "jobs: " + e.text }
+
+// Unwrap returns the database's error, if there is one.
 func (e *CheckError) Unwrap() error { return e.err }
 
 // Remedy says what to do about it.

@@ -67,7 +67,7 @@
 // Discovery away: members stay; new nodes cannot find the cluster; amber, and Run goes on.
 //
 // Two servers on one table that cannot reach each other: both are red and say which address and why. The younger is not ready; the older,
-// which may have users, stays so.
+// which may have users, stays so. A newcomer whose peers have lost the member that it cannot reach is red and ready: it is not the fault.
 //
 // # Lifecycle and concurrency
 //

@@ -163,13 +163,18 @@ func controlEnvelope(kind byte, id uint64) []byte {
 	return b
 }
 
-// selfInfo is what this node tells, with the deaths that a newcomer should know.
+const maxLost = 64 // members that a peer is told of as out of reach
+
+// selfInfo is what this node tells, with the deaths and the members out of reach that a newcomer should know.
 func (n *Node) selfInfo() []byte {
 	n.mu.Lock()
 	in := n.self.clone()
 	for id, e := range n.table.members {
 		if e.dead && time.Since(e.since) < 5*time.Minute {
 			in.Dead = append(in.Dead, id)
+		}
+		if e.info != nil && (e.fate == FateSuspect || e.fate == FateFailed) && len(in.Lost) < maxLost {
+			in.Lost = append(in.Lost, id)
 		}
 	}
 	n.mu.Unlock()

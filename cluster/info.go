@@ -29,6 +29,7 @@ type info struct {
 	Keyless           bool              `json:",omitempty"`
 	Tags              map[string]string `json:",omitempty"`
 	Dead              []string          `json:",omitempty"` // processes that the sender knows to be dead
+	Lost              []string          `json:",omitempty"` // members that the sender cannot reach now
 }
 
 func (in *info) clone() *info {

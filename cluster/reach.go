@@ -26,7 +26,7 @@ type row struct {
 	err   error
 	since time.Time // unreachable
 	ping  time.Time // LastPingAt when it was first unreachable
-	known bool      // it was a member once
+	known bool      // it was a member once, of this node or of a peer
 }
 
 // seeds reads discovery, one call at a time.
@@ -373,9 +373,7 @@ func (n *Node) noteRows(fresh map[string]row) {
 		if old, ok := n.rows[id]; ok {
 			r.since, r.ping = old.since, old.ping
 		}
-		if e := n.table.members[id]; e != nil && e.info != nil {
-			r.known = true
-		}
+		r.known = n.table.met(id)
 		fresh[id] = r
 	}
 	n.rows = fresh

@@ -48,6 +48,24 @@ func TestTwoServersOfOneTableThatCannotSeeEachOther(t *testing.T) {
 	eventually(t, func() bool { return young.Check(context.Background()) == nil && old.Check(context.Background()) == nil }, nil)
 }
 
+// A member is cut off. Who joins the others then cannot reach it either, and serves all the same: they know it.
+func TestNewcomerBesideAMemberThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	b := newBoard()
+	network := faultnet.New(nil)
+	a := start(t, b, nil)
+	c := start(t, b, func(c *cluster.Config) { c.Network = network })
+	agree(t, a, c)
+	network.Cut()
+	eventually(t, func() bool { return a.Fate(c.ID()) == cluster.FateFailed }, nil)
+	d := start(t, b, nil)
+	agree(t, a, d)
+	require.NoError(t, d.WaitReady(within(t)))
+	require.Never(t, func() bool { r := reason(d, cluster.CodeUnreachable); return r != nil && r.NotReady }, 6*time.Second, 20*time.Millisecond)
+	network.Heal()
+	agree(t, a, c, d)
+}
+
 func TestWrongKeyAndWrongCluster(t *testing.T) {
 	b := newBoard()
 	a := start(t, b, nil)

@@ -147,6 +147,19 @@ func (t *table) told(in *info, now time.Time) {
 	}
 }
 
+// met reports whether a process was a member: this node has heard it, or a peer that is here has lost it.
+func (t *table) met(id string) bool {
+	if e := t.members[id]; e != nil && e.info != nil {
+		return true
+	}
+	for _, e := range t.members {
+		if e.shown && e.info != nil && slices.Contains(e.info.Lost, id) {
+			return true
+		}
+	}
+	return false
+}
+
 // resume: this process was paused until now. What it did not hear meanwhile is no evidence.
 func (t *table) resume(now time.Time, grace time.Duration) {
 	t.resumed, t.hold = now, now.Add(grace)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -38,6 +39,7 @@ func (n *Node) work(ctx context.Context) {
 			}
 		}
 		n.mu.Unlock()
+		tell = tell || slices.ContainsFunc(entries, func(e entry) bool { return e.fate == FateFailed })
 		if tell {
 			body := n.selfInfo()
 			for _, id := range n.peers() {

@@ -16,6 +16,7 @@ setup:
 
 test: setup
 	go test -race -shuffle=on -timeout 10m $(TESTFLAGS) ./...
+	cd internal/peerbench && go test -race ./...
 
 check:
 	./scripts/check $(STATICCHECK)

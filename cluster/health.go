@@ -43,7 +43,7 @@ func (n *Node) Status() Status {
 	n.lookLocked()
 	var s Status
 	for _, e := range n.table.members {
-		if e.fate == "" || e.fate == FateLeft || !e.shown && n.table.replaced(e) {
+		if e.fate == "" || e.fate == FateLeft || !e.shown && (e.info == nil && e.addr == "" || n.table.replaced(e)) {
 			continue
 		}
 		m := MemberStatus{Member: n.table.member(e, now)}

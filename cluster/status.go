@@ -193,10 +193,10 @@ func why(e *entry) string {
 	return " (" + e.cause + ")"
 }
 
-// replaced reports whether a process that is down has a successor: the same name or address, alive.
+// replaced reports whether a process that is down has a successor: the same name or address, alive or younger.
 func (t *table) replaced(e *entry) bool {
 	for _, o := range t.members {
-		if !o.shown || o.id == e.id {
+		if o.id == e.id || !o.shown && o.id < e.id {
 			continue
 		}
 		if e.addr != "" && o.addr == e.addr {

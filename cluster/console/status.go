@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -186,23 +187,24 @@ func conclude(nodes []node) verdict {
 		worst = verdict{level, text}
 	}
 	for _, n := range nodes {
+		name := cmp.Or(n.Name, n.ID)
 		if n.State == "alive" || n.State == "suspect" || n.State == "draining" {
 			present++
 		}
 		for _, r := range n.Reasons {
 			text := r.Text
-			if !strings.HasPrefix(text, n.Name+" ") {
-				text = n.Name + ": " + text
+			if !strings.HasPrefix(text, name+" ") {
+				text = name + ": " + text
 			}
 			note(n.Level, text, r.Remedy)
 		}
 		for _, c := range n.Cards {
-			note(c.Level, n.Name+", "+c.Name+": "+c.Error, c.Remedy)
+			note(c.Level, name+", "+c.Name+": "+c.Error, c.Remedy)
 		}
 		if n.Error != "" {
-			note("amber", n.Name+" does not answer the console: "+n.Error, "")
+			note("amber", name+" does not answer the console: "+n.Error, "")
 		}
-		note(n.Level, n.Name+" is "+n.State, "")
+		note(n.Level, name+" is "+n.State, "")
 	}
 	if worst.Level == "green" {
 		worst.Text = fmt.Sprintf("%d of %d nodes are well", present, len(nodes))

@@ -109,7 +109,7 @@ func (c *demoCluster) banner() {
 	fmt.Print(`
   k N  kill -9 node N            z N  pause or resume it (SIGSTOP)
   p N  cut it off, or join it    t N  stop it gently
-  r N  restart it                s    status      q  quit
+  r N  restart it                s    status      q  quit      (each with Enter)
 
 Open the chat in two windows, write, and kill the node that one of them is on.
 `)

@@ -77,9 +77,37 @@ func TestKeys(t *testing.T) {
 		require.Equal(t, step.state, c.States()[1], step.line)
 	}
 	settled(t, c)
+	for _, url := range c.NodeURLs() { // each node's own opinion: who was killed and came back is no fault any more
+		text := "not asked"
+		for end := time.Now().Add(60 * time.Second); text != "" && time.Now().Before(end); {
+			text = red(t, url+"/admin/ha/status.json")
+		}
+		require.Empty(t, text)
+	}
 	for _, line := range []string{"x", "k", "k 9", "k two", "r 1"} {
 		require.Error(t, c.Key(ctx, line), line)
 	}
+}
+
+// red returns what a console says when it is red, or does not know the name of a node.
+func red(t *testing.T, url string) string {
+	res, err := http.Get(url)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	var d struct {
+		Verdict struct{ Level, Text string }
+		Nodes   []struct{ ID, Name string }
+	}
+	require.NoError(t, json.NewDecoder(res.Body).Decode(&d))
+	for _, n := range d.Nodes {
+		if n.Name == "" {
+			return "a node without a name: " + n.ID
+		}
+	}
+	if d.Verdict.Level == "red" || len(d.Nodes) != 3 {
+		return fmt.Sprint(len(d.Nodes), " nodes: ", d.Verdict.Text)
+	}
+	return ""
 }
 
 // Three pages on three nodes in a real browser; the node of the first is killed, and nobody misses or sees twice.

@@ -25,7 +25,16 @@ func Launch(ctx context.Context, n int) (*Cluster, error) {
 	return &Cluster{c}, nil
 }
 
-func (c *Cluster) URL() string  { return c.c.url }
+func (c *Cluster) URL() string { return c.c.url }
+
+// NodeURLs are those of the nodes themselves, past the proxy.
+func (c *Cluster) NodeURLs() (urls []string) {
+	for _, p := range c.c.nodes {
+		urls = append(urls, "http://"+p.addr)
+	}
+	return urls
+}
+
 func (c *Cluster) Dir() string  { return c.c.dir }
 func (c *Cluster) Close() error { return c.c.close() }
 

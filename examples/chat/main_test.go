@@ -126,6 +126,12 @@ func TestBadSettingsEndServeWithASentence(t *testing.T) {
 			env:  []string{"NINES_CLUSTERSETTINGS_GOSSIPPORT=" + takenPort},
 			want: []string{"ClusterSettings.GossipPort " + takenPort, "address already in use", "choose another one"},
 		},
+		"name that nobody knows": {
+			change: func(_ string, cfg map[string]section) {
+				cfg["ClusterSettings"]["AdvertiseAddress"] = "no-such-host.invalid"
+			},
+			want: []string{`ClusterSettings.AdvertiseAddress "no-such-host.invalid" cannot be resolved`, "a name that the other servers know"},
+		},
 		"key of wrong length": {
 			change: func(_ string, cfg map[string]section) {
 				cfg["ClusterSettings"]["EncryptionKeys"] = []string{"c2VjcmV0LXNlY3JldA=="}

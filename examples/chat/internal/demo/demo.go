@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
 	"strconv"
@@ -95,6 +96,9 @@ func interactive(ctx context.Context, o options) (err error) {
 			return nil
 		}
 		fmt.Println("warning:", err)
+	}
+	if _, port, err := net.SplitHostPort(o.addr); err == nil && port != "0" && !strings.HasSuffix(c.url, ":"+port) {
+		fmt.Printf("port %s is taken: the proxy has another one\n", port)
 	}
 	fmt.Printf("ready after %.1f s\n\n", time.Since(start).Seconds())
 	c.banner()

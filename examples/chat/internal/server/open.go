@@ -40,6 +40,9 @@ func (s *Server) open(ctx context.Context) (listener net.Listener, err error) {
 	if err = s.tryGossip(ctx); err != nil {
 		return listener, err
 	}
+	if err = s.tryNames(ctx); err != nil {
+		return listener, err
+	}
 	if err = tryDirectory(s.cfg.FileSettings.Directory); err != nil {
 		return listener, err
 	}
@@ -106,6 +109,28 @@ func (s *Server) tryGossip(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("ClusterSettings.GossipPort %d (BindAddress %q) cannot be listened on (%v): %s", c.GossipPort, c.BindAddress, reason(err), portRemedy(err))
+}
+
+// tryNames resolves the names that the other servers are to be told, so that a wrong one is told before anything is created.
+func (s *Server) tryNames(ctx context.Context) error {
+	c := s.cfg.ClusterSettings
+	if !c.Enable {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	for setting, name := range map[string]string{"AdvertiseAddress": c.AdvertiseAddress, "OverrideHostname": c.OverrideHostname} {
+		if host, _, err := net.SplitHostPort(name); err == nil {
+			name = host
+		}
+		if name == "" {
+			continue
+		}
+		if _, err := net.DefaultResolver.LookupHost(ctx, name); err != nil {
+			return fmt.Errorf("ClusterSettings.%s %q cannot be resolved (%v): give an address, or a name that the other servers know", setting, name, reason(err))
+		}
+	}
+	return nil
 }
 
 // tryDirectory reports why dir cannot be written. It is not made when it is missing: that is more often a disk that is not mounted.

@@ -47,7 +47,8 @@ type Config struct {
 	// Hub.Publish. An error is told to the client: the text of one that wraps ErrForbidden, of others only that it failed.
 	OnMessage func(ctx context.Context, c *Conn, topic string, data []byte) error
 	// OnGap returns what the client missed, from the application's database: everything after the message with the ID after ("" when it never
-	// had one), in order. It is shown before what follows, and a record with one of these IDs is not shown again. At most 8 run at once.
+	// had one), in order. It is shown before what follows, and a record with one of these IDs is not shown again on this connection. At most 8 run at
+	// once. An error leaves the gap unfilled and told as such: return one when not all of it can be given.
 	OnGap func(ctx context.Context, id Identity, topic, after string) ([]Message, error)
 
 	Origins []string // patterns of hosts besides the own one that pages may come from, as in path.Match ("*.example.com"). Default: same origin only

@@ -29,7 +29,8 @@
 //   - Every subscription is answered: fresh, resumed, or gap with a reason. Silence is no answer.
 //   - Shutdown and joining lose nothing and cause no gap.
 //   - A message that ExceptUsers or ExceptConns withhold never reaches the socket; its position does, so that nothing looks missing.
-//   - OnGap's messages are shown before what follows in the log, and what is in the log with one of their IDs is not shown again.
+//   - OnGap's messages are shown before what follows in the log, and what is in the log with one of their IDs is not
+//     shown again on that connection. After a reconnect it may come from the log: an application that fills merges by ID.
 //
 // # Not guaranteed
 //

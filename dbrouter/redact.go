@@ -8,6 +8,7 @@ import (
 
 var (
 	keyValuePassword = regexp.MustCompile(`(?i)((?:^|[\s?&;])(?:ssl)?(?:password|pwd|passwd)\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&;]*)`)
+	escape           = regexp.MustCompile(`(invalid URL escape) "[^"]*"`) // shows a piece of what was to be escaped, mostly the password
 	userPassword     = regexp.MustCompile(`^([^:@/]*):(.*)@(\w+\(|/|[^@]*$)`)
 )
 
@@ -38,6 +39,7 @@ func redact(dsn string) string {
 // redactIn takes the data source and its password out of a driver's message.
 func redactIn(text, dsn string) string {
 	text = strings.ReplaceAll(text, dsn, redact(dsn))
+	text = escape.ReplaceAllString(text, "${1}: write % as %25, @ as %40 in a user or password")
 	if i := strings.Index(text, "://"); i >= 0 && strings.Contains(dsn, "://") {
 		if u, err := url.Parse(dsn); err == nil && u.User != nil {
 			if p, ok := u.User.Password(); ok && len(p) > 2 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -218,4 +219,15 @@ func TestRedact(t *testing.T) {
 	} {
 		require.Equal(t, want, dbrouter.Redact(dsn))
 	}
+}
+
+// A password that is not escaped for a URL is not shown by the complaint about it either.
+func TestRedactInHidesWhatIsNotEscaped(t *testing.T) {
+	dsn := "postgres://app:se%ret@db/x"
+	_, err := url.Parse(dsn)
+	require.Error(t, err)
+	text := dbrouter.RedactIn(err.Error(), dsn)
+	require.NotContains(t, text, "%re")
+	require.NotContains(t, text, "se%ret")
+	require.Contains(t, text, "write % as %25")
 }

@@ -175,7 +175,7 @@ func TestProofFindsStoresThatAreNotShared(t *testing.T) {
 			eventually(t, "green", func() bool { return first.Check(t.Context()) == nil })
 			p := start(t, n.join("b"), second(t, path))
 			eventually(t, "the newcomer is red", func() bool {
-				return errors.Is(p.Check(t.Context()), filestore.ErrNotShared)
+				return isRed(p) && errors.Is(p.Check(t.Context()), filestore.ErrNotShared)
 			})
 			var r interface{ Remedy() string }
 			require.ErrorAs(t, p.Check(t.Context()), &r)

@@ -19,7 +19,7 @@ func open(t *testing.T, driver, dsn string) *sql.DB {
 }
 
 func TestDatabasesAreApart(t *testing.T) {
-	for name, fresh := range map[string]func(testing.TB) (string, string){"sqlite": lab.SQLite, "postgres": lab.Database} {
+	for name, fresh := range map[string]func(testing.TB) (string, string){"sqlite": lab.SQLite, "postgres": lab.Database, "mysql": lab.MySQL} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 {
 				db := open(t, first(fresh(t)), second(fresh(t)))

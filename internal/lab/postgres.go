@@ -375,14 +375,16 @@ func own(path string) error {
 
 // command runs a program as the user that the servers run as.
 func command(bin, name string, args ...string) error {
-	if bin != "" {
-		name = filepath.Join(bin, name)
-	}
+	return run(postgresUser(), filepath.Join(bin, name), args...)
+}
+
+// run runs a program to its end, as another user when as is not nil.
+func run(as *syscall.Credential, name string, args ...string) error {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	if u := postgresUser(); u != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: u}
+	if as != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -210,5 +210,6 @@ type Stats struct {
 	Appended  uint64 // records, as home
 	Delivered uint64 // records, to local topics
 	Gaps      uint64 // answers and gap records that this node caused
+	Asked     uint64 // subscriptions and questions sent to homes
 	Repairs   uint64 // subscriptions renewed because a record did not follow
 }

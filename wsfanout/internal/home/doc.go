@@ -82,8 +82,9 @@
 //     then answers gap, from the newest record that it shares with the cursor.
 //   - R17 A node takes an answer only for its outstanding request, and records only while subscribed in the same term. A record that
 //     does not follow is not delivered: the node subscribes again. Subscriptions linger; digests find lost ones.
-//   - R18 Clients are answered from the ring of their node where their position is in it. Where not, the home is asked for that
-//     client alone; links are in order, so its answer ends where the node stands. A node never decides that there is a gap.
+//   - R18 Clients are answered from the ring of their node where their position is in it. Where not, the home is asked with the
+//     client's own cursor, once for all that have the same; links are in order, so its answer ends where the node stands, and its
+//     records extend the ring downwards. A node never decides that there is a gap.
 //   - R19 What the client does is package cursor.
 //   - R20 Which of two connections of one client counts is the shell's business.
 //   - R21 Rings are trimmed, and idle topics forgotten, by each node for itself. A forgotten topic raises the floor, from which topics
@@ -103,6 +104,5 @@
 //     topic that was idle for IdleAge; a client that knows more than eight epochs.
 //   - A copy in transit holds 32 MiB of records at most; older ones count as trimmed.
 //
-// Not yet: backfill of older ring parts on the bulk lane, moves limited to a few partitions at a time, and one question to the
-// home for many clients with equal cursors.
+// Not yet: backfill of older ring parts on the bulk lane, and moves limited to a few partitions at a time.
 package home

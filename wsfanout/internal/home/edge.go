@@ -26,7 +26,19 @@ type edge struct {
 	joined  []ClientID // answered: at cur.Pos
 	waiting []ClientID // not answered, in order
 	until   time.Duration
+
+	questions []edgeQuestion // to the home, for clients whose position is not in the ring
+	parallel  int            // how many of them may be under way
 }
+
+// A edgeQuestion asks the home for one cursor, on behalf of all clients that wait with it.
+type edgeQuestion struct {
+	request uint64
+	cursor  Cursor
+}
+
+// maxQuestions bounds the questions of one topic that are under way.
+const maxQuestions = 64
 
 type edgeState uint8
 
@@ -38,9 +50,8 @@ const (
 
 // A client is a local subscriber of one topic.
 type client struct {
-	cursor   Cursor
-	index    int    // in joined; -1 while it waits
-	question uint64 // the request that asks for it alone
+	cursor Cursor
+	index  int // in joined; -1 while it waits
 }
 
 func (n *Node) attach(id ClientID, topic string, c Cursor) {
@@ -94,9 +105,7 @@ func (e *edge) subscribe() {
 	}
 	n.requests++
 	e.state, e.term, e.request, e.primary = asked, p.active.Term, n.requests, 0
-	for _, c := range e.clients {
-		c.question = 0
-	}
+	e.questions, e.parallel = nil, 1
 	var cur Cursor
 	switch {
 	case e.has:
@@ -142,6 +151,7 @@ func (p *part) onSubOK(m *wire.SubOK) {
 	e.cur.Start(m.Start)
 	e.take(m.Records)
 	if c := e.clients[e.primary]; first && c != nil {
+		e.waiting = slices.DeleteFunc(e.waiting, func(id ClientID) bool { return id == e.primary })
 		e.say(e.primary, c, &Answer{Kind: m.Answer, Reason: m.Reason, Start: m.Start, Records: m.Records})
 	}
 	if !first && len(e.joined) > 0 && (m.Answer != wire.Resumed || len(m.Records) > 0) {
@@ -178,33 +188,50 @@ func (e *edge) count() {
 	e.size = b
 }
 
-// serve answers the clients that wait, from the ring where that is possible, else by asking the home with the client's
-// own cursor (R18).
+// serve answers the clients that wait, from the ring where that is possible, else by asking the home with a client's
+// own cursor (R18). One question is asked for all that wait with the same cursor. It begins with the lowest: its answer
+// extends the ring downwards, so that mostly no other has to follow. Where it does not help, more are asked at a time.
 func (e *edge) serve() {
 	p, n := e.p, e.p.n
-	for _, id := range slices.Clone(e.waiting) {
+	if e.state != subscribed || len(e.waiting) == 0 {
+		return
+	}
+	waiting := e.waiting
+	e.waiting = e.waiting[:0]
+	for _, id := range waiting {
 		c := e.clients[id]
-		if e.state != subscribed {
-			return
-		}
-		if c.question != 0 {
-			continue
-		}
 		if c.cursor.IsZero() {
 			e.say(id, c, &Answer{Kind: wire.Fresh, Start: e.cur.Pos})
-			continue
-		}
-		if records, ok := e.since(c.cursor.Pos); ok {
+		} else if records, ok := e.since(c.cursor.Pos); ok {
 			e.say(id, c, &Answer{Kind: wire.Resumed, Start: c.cursor.Pos, Records: records})
-			continue
+		} else {
+			e.waiting = append(e.waiting, id)
+		}
+	}
+	for len(e.questions) < e.parallel {
+		var next *client
+		for _, id := range e.waiting {
+			if c := e.clients[id]; (next == nil || c.cursor.Pos.Offset < next.cursor.Pos.Offset) && !e.isAsked(&c.cursor) {
+				next = c
+			}
+		}
+		if next == nil {
+			return
 		}
 		n.requests++
-		c.question = n.requests
+		e.questions = append(e.questions, edgeQuestion{n.requests, next.cursor.Clone()})
 		p.send(e.term.Node, &wire.Sub{
-			P: p.head(), G: e.term, Request: c.question, Topic: e.topic, Cursor: c.cursor, Only: true,
+			P: p.head(), G: e.term, Request: n.requests, Topic: e.topic, Cursor: next.cursor, Only: true,
 		})
 	}
 }
+
+func (e *edge) isAsked(c *Cursor) bool {
+	return slices.ContainsFunc(e.questions, func(q edgeQuestion) bool { return sameCursor(&q.cursor, c) })
+}
+
+// sameCursor reports whether a home would answer both alike.
+func sameCursor(a, b *Cursor) bool { return a.Pos == b.Pos && slices.Equal(a.Seen, b.Seen) }
 
 // since returns the ring's records after a position that is in it.
 func (e *edge) since(at Position) ([]*Record, bool) {
@@ -215,15 +242,15 @@ func (e *edge) since(at Position) ([]*Record, bool) {
 	return slices.Clone(l.after(at.Offset, l.last())), true // trimming writes to the ring
 }
 
-// onAnswerFor is the home's answer for one client. Links are in order, so it ends where this node stands.
+// onAnswerFor is the home's answer for one cursor. Links are in order, so it ends where this node stands.
 func (e *edge) onAnswerFor(m *wire.SubOK) {
-	i := slices.IndexFunc(e.waiting, func(id ClientID) bool { return e.clients[id].question == m.Request })
+	i := slices.IndexFunc(e.questions, func(q edgeQuestion) bool { return q.request == m.Request })
 	if i < 0 || e.state != subscribed || m.G != e.term {
 		return
 	}
-	id := e.waiting[i]
-	c := e.clients[id]
-	c.question = 0
+	q := e.questions[i]
+	e.questions = slices.Delete(e.questions, i, i+1)
+	e.parallel = min(2*e.parallel, maxQuestions)
 	end := m.Start
 	if k := len(m.Records); k > 0 {
 		end = m.Records[k-1].Position
@@ -232,20 +259,49 @@ func (e *edge) onAnswerFor(m *wire.SubOK) {
 		e.repair()
 		return
 	}
-	e.say(id, c, &Answer{Kind: m.Answer, Reason: m.Reason, Start: m.Start, Records: m.Records})
+	if e.log.extend(m.Start, m.Records, e.p.n.now) {
+		e.count()
+	}
+	e.waiting = slices.DeleteFunc(e.waiting, func(id ClientID) bool {
+		c := e.clients[id]
+		if !sameCursor(&c.cursor, &q.cursor) {
+			return false
+		}
+		e.say(id, c, &Answer{Kind: m.Answer, Reason: m.Reason, Start: m.Start, Records: m.Records})
+		return true
+	})
+	e.serve()
 }
 
-// say answers a client and lets it join.
+// extend puts older records before those of a ring, and reports whether there were any. records go from start to the
+// end of the ring.
+func (l *topicLog) extend(start Position, records []*Record, now time.Duration) bool {
+	if start.Offset >= l.base.Offset || l.last() != start.Offset+uint64(len(records)) {
+		return false
+	}
+	older := records[:l.base.Offset-start.Offset]
+	if older[len(older)-1].Position != l.base {
+		return false
+	}
+	times := make([]time.Duration, len(older), len(older)+len(l.times))
+	for i, r := range older {
+		times[i] = now
+		l.bytes += sizeOf(r)
+	}
+	l.base, l.recs, l.times = start, append(slices.Clone(older), l.recs...), append(times, l.times...)
+	return true
+}
+
+// say answers a client and lets it join. The caller takes it from those that wait.
 func (e *edge) say(id ClientID, c *client, a *Answer) {
 	n := e.p.n
 	a.Client, a.Topic = id, e.topic
 	if a.Kind == wire.GapAnswer {
 		a.From = c.cursor.Pos
 	}
-	c.cursor, c.question = Cursor{}, 0
+	c.cursor = Cursor{}
 	c.index = len(e.joined)
 	e.joined = append(e.joined, id)
-	e.waiting = slices.DeleteFunc(e.waiting, func(x ClientID) bool { return x == id })
 	n.out.Events = append(n.out.Events, a)
 }
 

@@ -253,6 +253,31 @@ func TestClientsShareTheRingOfTheirNode(t *testing.T) {
 	require.False(t, ok)
 }
 
+// However many clients come back at once, and wherever they stand, the home is asked once: its answer makes the ring as long as the oldest
+// needs it.
+func TestOneQuestionForAll(t *testing.T) {
+	s := cast(t, home.Config{}, "A", "B", "C")
+	s.play(numbers("publish A m%d", 1, 9)...)
+	s.play("run", "attach c C", "run", "publish A m10", "run")
+	asked := s.nodes["C"].Stats().Asked
+	out := s.play(append(numbers("attach x%d C 1|1.A:5|1.A:5|m5", 1, 50), numbers("attach y%d C 1|1.A:7|1.A:7|m7", 1, 50)...)...)
+	require.Equal(t, 1, strings.Count(out, "only"), out)
+	out = s.play("run")
+	require.Equal(t, 50, strings.Count(out, "resumed(5) at 1.A:5"), out)
+	require.Equal(t, 50, strings.Count(out, "resumed(3) at 1.A:7"), out)
+	require.Contains(t, s.play("attach z C 1|1.A:6|1.A:6|m6"), "resumed(4)", "from the ring by now")
+	require.EqualValues(t, asked+1, s.nodes["C"].Stats().Asked)
+	// Those whom the ring cannot help have one question for each cursor.
+	out = s.play(append(numbers("attach v%d C 1|7.Q:3||", 1, 20), numbers("attach w%d C 1|8.Q:4||", 1, 20)...)...)
+	out += s.play("run")
+	require.Equal(t, 20, strings.Count(out, "GAP epoch_changed from 7.Q:3"), out)
+	require.Equal(t, 20, strings.Count(out, "GAP epoch_changed from 8.Q:4"), out)
+	require.EqualValues(t, asked+3, s.nodes["C"].Stats().Asked)
+	require.NoError(t, s.nodes["C"].BooksBalance())
+	out = s.play("publish A m11", "run")
+	require.Equal(t, 142, strings.Count(out, "sees 1.A:11 m11"), out)
+}
+
 func TestClientWhoseQuestionIsOpenWhenTheHomeDies(t *testing.T) {
 	s := cast(t, home.Config{}, "A", "B", "C")
 	s.play("attach c C", "run", "publish A m1", "run", "detach c", "attach c C", "attach x C 1|1.A:0||", "run")

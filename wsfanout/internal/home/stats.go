@@ -35,6 +35,7 @@ func (n *Node) Stats() Stats {
 	s.RingBytes = n.ringBytes
 	s.Publishing = len(n.pubs)
 	s.Subscribed = len(n.edges)
+	s.Asked = n.requests
 	for i := range n.parts {
 		p := &n.parts[i]
 		switch p.role {

@@ -90,19 +90,8 @@ func (n *Node) ownReasonsLocked(now time.Time) (reasons []Reason) {
 	if n.warning != "" {
 		add(Amber, false, CodeAddress, n.warning, "set AdvertiseAddr")
 	}
-	for id, r := range n.rows {
-		if e := n.table.members[id]; e != nil && e.shown || !r.running(now) {
-			continue
-		}
-		text := fmt.Sprintf("the process at %s is in the discovery table and runs, and this node cannot reach it over TCP since %s: %v",
-			r.entry.addr(DefaultPort), r.since.Format(time.TimeOnly), r.err)
-		remedy := "let this port be reached over TCP and UDP between the hosts, or give one of the two another ClusterName"
-		if isForeign(r.err) {
-			text = fmt.Sprintf("the process at %s is in the discovery table and refuses this node: %v", r.entry.addr(DefaultPort), r.err)
-			remedy = "give both the same Keys, or another ClusterName to one of them"
-		}
-		// Of two that never met, the younger must not serve; the older may have users.
-		add(Red, !r.known && n.id > id, CodeUnreachable, text, remedy)
+	for _, r := range n.rows {
+		reasons = append(reasons, n.aboutRowLocked(r, now)...)
 	}
 	return reasons
 }

@@ -42,6 +42,7 @@ type Node struct {
 	wire       *wire
 	mesh       *link.Mesh
 	gossip     *memberlist.Memberlist
+	names      *names
 
 	view atomic.Pointer[[]string]
 
@@ -91,6 +92,7 @@ func New(cfg Config) (*Node, error) {
 		running: make(chan struct{}), registered: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),
 		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), fatal: make(chan error, 1), discovery: make(chan struct{}, 1),
 		watchers: map[*watcher]struct{}{}, todo: map[string]struct{}{}, rows: map[string]row{}, pongs: map[string]time.Time{},
+		names: newNames(),
 	}
 	n.self = &info{
 		ID: n.id, Name: cfg.NodeName, Version: cfg.Version, Schema: cfg.Schema, Started: now.UnixMilli(), Revision: 1,

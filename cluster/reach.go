@@ -1,138 +1,76 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
-	"sync"
-	"syscall"
 	"time"
-
-	"github.com/nines-go/nines/cluster/internal/seal"
 )
 
 const (
-	reachWithin = time.Second     // one attempt
-	reachQuick  = time.Minute     // how long a member that was lost is tried at the quick pace
-	reachAtOnce = 16              // attempts at a time
-	seedsEvery  = 5 * time.Second // while all is well
+	reachQuick   = time.Minute            // how long a member that was lost is tried at the quick pace
+	reachQuickly = 800 * time.Millisecond // the quick pace
+	reachStart   = 100 * time.Millisecond // the pace before the view has settled and after a pause
+	reachEach    = 3                      // attempts at one address at a time: one that hangs in a cut delays no other
+	reachAtOnce  = 48                     // attempts at a time
+	reachSpacing = 40 * time.Millisecond  // between two attempts at one address
+	seedsEvery   = 5 * time.Second        // while all is well
+	seedsSoon    = time.Second            // while somebody that is known of is not here
 )
 
-// row is an entry of discovery that is not a member and cannot be reached.
-type row struct {
-	entry Entry
-	err   error
-	since time.Time // unreachable
-	ping  time.Time // LastPingAt when it was first unreachable
-	known bool      // it was a member once, of this node or of a peer
+// reacher looks for members for as long as the Node runs: in discovery, and where members were seen in the last 24 h. Gossip alone never
+// merges two halves again, and a join that races another may miss it. It belongs to one goroutine; attempts run beside it and overlap,
+// because those that were begun in a cut hang for some time after it.
+type reacher struct {
+	n       *Node
+	results chan result
+	reads   chan reading
+
+	entries []Entry // what discovery said last
+	read    bool    // it said so at least once
+	reading bool    // it is being asked
+	asked   time.Time
+
+	targets []target
+	quick   bool // a member was lost lately, or came by link alone
+	tries   map[string]*try
+	flying  int
+	nonce   uint64
 }
 
-// seeds reads discovery, one call at a time.
-func (n *Node) seeds(ctx context.Context) (entries []Entry) {
-	err := n.withDiscovery(ctx, func(ctx context.Context) (err error) {
-		entries, err = n.cfg.Discovery.Seeds(ctx, n.cfg.ClusterName)
-		return err
-	})
-	n.noteTrouble(err)
-	return entries
+// target is where somebody may be who is not a member, or not one that is sure of this process.
+type target struct {
+	key   string // its address, or the name that stands for it
+	addr  string // empty: to be resolved
+	entry *Entry // of discovery; nil: from memory
 }
 
-func (n *Node) withDiscovery(ctx context.Context, fn func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, discoverySlow)
-	defer cancel()
-	select {
-	case n.discovery <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	defer func() { <-n.discovery }()
-	return fn(ctx)
+// try is what came of a target.
+type try struct {
+	flying  int
+	started time.Time
+	number  uint64 // of the attempt that done tells of
+	done    *result
 }
 
-// noteTrouble keeps the state of discovery, and logs when it changes.
-func (n *Node) noteTrouble(err error) {
-	if n.runCtx.Err() != nil {
-		return
-	}
-	n.mu.Lock()
-	was := n.trouble
-	n.trouble = err
-	n.mu.Unlock()
-	switch {
-	case err != nil && was == nil:
-		n.log.Warn("discovery fails", "err", err)
-	case err == nil && was != nil:
-		n.log.Info("discovery works again")
-	}
+// result is the end of an attempt.
+type result struct {
+	target target
+	number uint64
+	pauses int64 // of this process when it began: an answer from before a pause says nothing
+	known  bool  // somebody there has this process as a member
+	err    error
 }
 
-// heartbeats keeps this process known to discovery.
-func (n *Node) heartbeats(ctx context.Context, adv advertised) {
-	e := Entry{ID: n.ID(), Type: entryType, ClusterName: n.cfg.ClusterName, Hostname: adv.Host, GossipPort: adv.Port, Port: n.cfg.ServicePort}
-	registered := false
-	for fails := 0; ; {
-		err := n.withDiscovery(ctx, func(ctx context.Context) error {
-			if registered {
-				err := n.cfg.Discovery.Heartbeat(ctx, e.ID)
-				if err == nil {
-					return nil
-				}
-			}
-			return n.cfg.Discovery.Register(ctx, e)
-		})
-		wait := heartbeat*9/10 + rand.N(heartbeat/5)
-		if err != nil {
-			wait = min(time.Duration(fails+1)*time.Second, maxRetry)
-			fails++
-		} else {
-			if !registered {
-				close(n.registered)
-			}
-			registered, fails = true, 0
-		}
-		n.noteTrouble(err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-n.life.Stopping():
-			return
-		case <-time.After(wait):
-		}
-	}
+type reading struct {
+	entries []Entry
+	err     error
 }
 
-// resolve returns an entry's address with its name looked up.
-func (n *Node) resolve(ctx context.Context, e Entry) (string, error) {
-	ip, err := resolveIP(ctx, e.Hostname)
-	if err != nil {
-		return "", err
-	}
-	port := e.GossipPort
-	if port <= 0 {
-		if port = n.cfg.GossipPort; port == 0 {
-			port = DefaultPort
-		}
-	}
-	return net.JoinHostPort(ip.String(), strconv.Itoa(port)), nil
-}
-
-// find answers a question of another process.
-func (n *Node) find(q question) finding {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	f := finding{ID: n.id, Highest: n.table.highest(), Now: time.Now().UnixMilli(), Version: n.cfg.Version}
-	if e := n.table.members[q.ID]; e != nil {
-		f.Fate = e.fate
-	} else if n.table.buried(q.ID) {
-		f.Fate = FateDead
-	}
-	return f
-}
-
-// reachLoop looks for members for as long as the Node runs: in discovery, and where members were seen in the last 24 h. Gossip alone never
-// merges two halves again, and a join that races another may miss it.
 func (n *Node) reachLoop(ctx context.Context) {
 	select { // whoever registers later than another finds the other's entry: no two first nodes stay alone
 	case <-n.registered:
@@ -140,42 +78,173 @@ func (n *Node) reachLoop(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	entries, read := n.seeds(ctx), time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := &reacher{n: n, results: make(chan result), reads: make(chan reading), tries: map[string]*try{}}
+	r.readSeeds(ctx)
+	next := time.NewTimer(r.pace())
+	defer next.Stop()
 	for {
-		found := n.reach(ctx, entries)
-		if !n.isSettled() && n.trouble0() == nil && found.quiet {
-			n.settle()
-		}
+		launch := true
 		select {
 		case <-ctx.Done():
 			return
 		case <-n.life.Stopping():
 			return
+		case x := <-r.reads:
+			r.reading = false
+			if x.err == nil {
+				r.entries, r.read = x.entries, true
+			}
+		case x := <-r.results:
+			r.took(x)
+			launch = false
 		case <-n.again:
-		case <-time.After(n.pace(found)):
+		case <-next.C:
+			r.readSeeds(ctx)
+			next.Reset(r.pace())
 		}
-		if now := time.Now(); !found.well || now.Sub(read) > seedsEvery {
-			entries, read = n.seeds(ctx), now
+		if launch {
+			r.launch(ctx)
 		}
+		r.conclude()
 	}
-}
-
-func (n *Node) trouble0() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.trouble
 }
 
 // pace is the pause before the next round.
-func (n *Node) pace(f found) time.Duration {
-	d := n.cfg.RetryInterval
+func (r *reacher) pace() time.Duration {
+	d := r.n.cfg.RetryInterval
 	switch {
-	case !n.isSettled() || n.isPaused():
-		d = min(d, 100*time.Millisecond)
-	case f.quick:
-		d = min(d, 800*time.Millisecond)
+	case !r.n.isSettled() || r.n.isPaused():
+		d = min(d, reachStart)
+	case r.quick:
+		d = min(d, reachQuickly)
 	}
 	return d/2 + rand.N(d/2+1)
+}
+
+// readSeeds asks discovery when it is time. A database that hangs holds up nothing else.
+func (r *reacher) readSeeds(ctx context.Context) {
+	every := seedsEvery
+	switch {
+	case !r.n.isSettled():
+		every = 0
+	case !r.well():
+		every = seedsSoon
+	}
+	if r.reading || time.Since(r.asked) < every {
+		return
+	}
+	r.reading, r.asked = true, time.Now()
+	r.n.spawn(func() {
+		var x reading
+		x.entries, x.err = r.n.seeds(ctx)
+		select {
+		case r.reads <- x:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// launch begins an attempt at each target that may have one more, those first that had none for longest.
+func (r *reacher) launch(ctx context.Context) {
+	n := r.n
+	r.targets, r.quick = n.targets(r.entries)
+	here := make(map[string]bool, len(r.targets))
+	for _, t := range r.targets {
+		here[t.key] = true
+		if r.tries[t.key] == nil {
+			r.tries[t.key] = &try{}
+		}
+	}
+	for key, t := range r.tries {
+		if !here[key] && t.flying == 0 {
+			delete(r.tries, key)
+		}
+	}
+	n.forgetRows(here)
+	slices.SortStableFunc(r.targets, func(a, b target) int {
+		return r.tries[a.key].started.Compare(r.tries[b.key].started)
+	})
+	now, pauses := time.Now(), n.pause.count.Load()
+	for _, t := range r.targets {
+		x := r.tries[t.key]
+		if r.flying >= reachAtOnce {
+			return
+		}
+		if x.flying >= reachEach || now.Sub(x.started) < reachSpacing {
+			continue
+		}
+		r.nonce++
+		r.flying, x.flying, x.started = r.flying+1, x.flying+1, now
+		res := result{target: t, number: r.nonce, pauses: pauses}
+		n.spawn(func() {
+			res.known, res.err = n.approach(ctx, t)
+			select {
+			case r.results <- res:
+			case <-ctx.Done():
+			}
+		})
+	}
+}
+
+// took takes the end of an attempt.
+func (r *reacher) took(x result) {
+	n := r.n
+	r.flying--
+	t := r.tries[x.target.key]
+	t.flying--
+	if x.pauses != n.pauses() {
+		return
+	}
+	if t.done == nil || t.number < x.number {
+		t.number, t.done = x.number, &x
+	}
+	n.noteRow(x)
+	if x.err != nil && x.target.addr != "" && !isRefused(x.err) {
+		n.wire.ping(x.target.addr) // it may answer on the other port
+	}
+	if x.known {
+		n.acknowledged()
+	}
+}
+
+// conclude draws what follows from all attempts together.
+func (r *reacher) conclude() {
+	n := r.n
+	quiet, nobody := r.read, r.read // everybody refused, failed or knows this process; nobody of this cluster is there
+	for _, t := range r.targets {
+		switch x := r.tries[t.key].done; {
+		case x == nil || x.pauses != n.pauses() || x.err == nil && !x.known:
+			quiet, nobody = false, false
+		case !isRefused(x.err) && !isForeign(x.err) && !errors.Is(x.err, errSelf):
+			nobody = false
+		}
+	}
+	if quiet && !n.isSettled() && n.trouble0() == nil {
+		n.settle()
+	}
+	if nobody || n.graceOver() {
+		n.verified() // there is nobody to be acknowledged by: a process that starts would go on alone too
+	}
+}
+
+// well reports whether everybody that is known of is a member, or certainly does not run.
+func (r *reacher) well() bool {
+	for _, t := range r.targets {
+		x := r.tries[t.key].done
+		if x == nil || !x.known && !isRefused(x.err) && !errors.Is(x.err, errSelf) {
+			return false
+		}
+	}
+	return r.read
+}
+
+// graceOver reports whether the others had their time to answer after a pause of this process.
+func (n *Node) graceOver() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.paused && time.Now().After(n.table.hold)
 }
 
 func (n *Node) isPaused() bool {
@@ -184,64 +253,29 @@ func (n *Node) isPaused() bool {
 	return n.paused
 }
 
-// found is what a round came to.
-type found struct {
-	well   bool // everybody that is known of is a member
-	quiet  bool // everybody was asked and either refused, failed, or is a member that knows this process
-	nobody bool // nobody of this cluster is there
-	quick  bool // a member was lost lately, or came by link alone
-}
-
-type target struct {
-	addr  string
-	entry *Entry
-}
-
-// reach makes one round.
-func (n *Node) reach(ctx context.Context, entries []Entry) found {
-	targets, quick := n.targets(ctx, entries)
-	out := found{well: true, quiet: true, nobody: true, quick: quick}
-	var mu sync.Mutex
-	rows := map[string]row{}
-	acked := false
-	slots := make(chan struct{}, reachAtOnce)
-	var wg sync.WaitGroup
-	for _, t := range targets {
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			known, err := n.approach(ctx, t)
-			mu.Lock()
-			defer mu.Unlock()
-			out.nobody = out.nobody && (isRefused(err) || isForeign(err) || errors.Is(err, errSelf))
-			switch {
-			case known:
-				acked = true
-			case err == nil:
-				out.quiet, out.well = false, false
-			case !isRefused(err) && !errors.Is(err, errSelf):
-				out.well = false
-			}
-			if err != nil && t.entry != nil && t.entry.ID != "" {
-				rows[t.entry.ID] = row{entry: *t.entry, err: err}
-			}
-		})
-	}
-	wg.Wait()
-	n.noteRows(rows)
-	if acked {
-		n.acknowledged()
-	} else if out.nobody || n.graceOver() {
-		n.verified() // there is nobody to be acknowledged by: a process that starts would go on alone too
-	}
-	return out
-}
-
-// graceOver reports whether the others had their time to answer after a pause of this process.
-func (n *Node) graceOver() bool {
+// pauses counts this process' pauses, one that was not noticed yet included.
+func (n *Node) pauses() int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return time.Now().After(n.table.hold)
+	n.lookLocked()
+	return n.pause.count.Load()
+}
+
+func (n *Node) trouble0() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.trouble
+}
+
+// isBack makes the reacher try at once: a process is back, so others may be.
+func (n *Node) isBack() {
+	if !n.isSettled() {
+		return
+	}
+	select {
+	case n.again <- struct{}{}:
+	default:
+	}
 }
 
 // acknowledged: a member knows this process by its ID.
@@ -263,60 +297,83 @@ func (n *Node) acknowledged() {
 
 // targets are the addresses where somebody may be who is not a member yet, or is one no longer; while this process is not settled or was
 // paused, members too.
-func (n *Node) targets(ctx context.Context, entries []Entry) (targets []target, quick bool) {
-	type candidate struct {
-		addr string
-		e    *Entry
-	}
-	var all []candidate
-	for i := range entries {
-		addr, err := n.resolve(ctx, entries[i])
-		if err == nil {
-			all = append(all, candidate{addr, &entries[i]})
-		}
-	}
+func (n *Node) targets(entries []Entry) (targets []target, quick bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	everybody := n.paused || !n.table.settled
 	here := map[string]bool{n.addr: true}
+	var all []target
+	for i := range entries {
+		e := &entries[i]
+		t := target{key: e.addr(n.defaultPort()), entry: e}
+		if net.ParseIP(e.Hostname) != nil {
+			t.addr = t.key
+		}
+		all = append(all, t)
+	}
 	for _, e := range n.table.members {
 		if e.shown && e.present && e.linked && e.addr != "" && !everybody {
 			here[e.addr] = true
 		}
 		if e.shown && everybody && e.id != n.id && e.addr != "" {
-			all = append(all, candidate{e.addr, nil})
+			all = append(all, target{key: e.addr, addr: e.addr})
 		}
 		if !e.present && (e.absent || e.linked) && !e.left && !e.dead && time.Since(e.since) < reachQuick {
 			quick = true
 		}
 	}
 	for _, addr := range n.table.lost() {
-		all = append(all, candidate{addr, nil})
+		all = append(all, target{key: addr, addr: addr})
 	}
 	seen := map[string]bool{}
 	for _, c := range all {
-		if here[c.addr] || seen[c.addr] {
+		if here[c.addr] || seen[c.key] {
 			continue
 		}
-		if c.e != nil && c.e.ID != "" {
-			if c.e.ID == n.id || n.table.buried(c.e.ID) {
+		if c.addr == "" && n.names.fresh(c.entry.Hostname, here, portOf(c.key)) {
+			continue
+		}
+		if c.entry != nil && c.entry.ID != "" {
+			if c.entry.ID == n.id || n.table.buried(c.entry.ID) {
 				continue
 			}
-			if e := n.table.members[c.e.ID]; e != nil && (e.left || e.shown && e.present && e.linked && !everybody) {
+			if e := n.table.members[c.entry.ID]; e != nil && (e.left || e.shown && e.present && e.linked && !everybody) {
 				continue
 			}
 		}
-		seen[c.addr] = true
-		targets = append(targets, target{c.addr, c.e})
+		seen[c.key] = true
+		targets = append(targets, c)
 	}
+	slices.SortFunc(targets, func(a, b target) int { return cmp.Compare(a.key, b.key) })
 	return targets, quick
 }
 
-// approach asks who is at an address and joins it. known reports whether it knows this process as a member.
+func (n *Node) defaultPort() int {
+	if n.cfg.GossipPort == 0 {
+		return DefaultPort
+	}
+	return n.cfg.GossipPort
+}
+
+func portOf(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return port
+}
+
+// approach asks who is at a target and joins it. known reports whether it has this process as a member.
 func (n *Node) approach(ctx context.Context, t target) (known bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, n.timings().reach)
 	defer cancel()
-	f, err := n.wire.inquire(ctx, t.addr, question{ID: n.ID()})
+	addr := t.addr
+	if addr == "" {
+		if addr, err = n.resolve(ctx, *t.entry); err != nil {
+			return false, err
+		}
+		if addr == n.Addr() {
+			return false, errSelf
+		}
+	}
+	f, err := n.wire.inquire(ctx, addr, question{ID: n.ID()})
 	if err != nil {
 		return false, err
 	}
@@ -340,11 +397,11 @@ func (n *Node) approach(ctx context.Context, t target) (known bool, err error) {
 	}
 	// Twice: the first exchange makes both sides refute what was said of them, the second one brings that across.
 	for range 2 {
-		if _, err := n.gossip.Join([]string{t.addr}); err != nil {
+		if _, err := n.gossip.Join([]string{addr}); err != nil {
 			return false, err
 		}
 	}
-	f, err = n.wire.inquire(ctx, t.addr, question{ID: n.ID()})
+	f, err = n.wire.inquire(ctx, addr, question{ID: n.ID()})
 	return err == nil && present(f.Fate), nil
 }
 
@@ -354,40 +411,15 @@ func present(fate string) bool {
 	return fate == FateAlive || fate == FateSuspect || fate == FateDraining
 }
 
-func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
-
-// isForeign: something answers, and is not of this cluster.
-func isForeign(err error) bool { return errors.Is(err, seal.ErrKey) || errors.Is(err, seal.ErrCluster) }
-
-// noteRows keeps which entries of discovery cannot be reached and since when.
-func (n *Node) noteRows(fresh map[string]row) {
-	now := time.Now()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for id, r := range fresh {
-		if errors.Is(r.err, errSelf) || isRefused(r.err) {
-			delete(fresh, id) // nobody is there: a process that ended without a word
-			continue
-		}
-		r.since, r.ping = now, r.entry.LastPingAt
-		if old, ok := n.rows[id]; ok {
-			r.since, r.ping = old.since, old.ping
-		}
-		r.known = n.table.met(id)
-		fresh[id] = r
+// resolve returns an entry's address with its name looked up.
+func (n *Node) resolve(ctx context.Context, e Entry) (string, error) {
+	ip, err := n.names.lookup(ctx, e.Hostname)
+	if err != nil {
+		return "", err
 	}
-	n.rows = fresh
-}
-
-// running reports whether the process of an unreachable row is known to run.
-func (r row) running(now time.Time) bool {
-	return isForeign(r.err) || r.entry.LastPingAt.After(r.ping) || !r.known && now.Sub(r.entry.LastPingAt) < heartbeat*5/4
-}
-
-func (n *Node) pong(from string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, ok := n.table.members[from]; ok {
-		n.pongs[from] = time.Now()
+	port := e.GossipPort
+	if port <= 0 {
+		port = n.defaultPort()
 	}
+	return net.JoinHostPort(ip.String(), strconv.Itoa(port)), nil
 }

@@ -175,7 +175,8 @@ func (n *Node) fail(err error) {
 func (n *Node) firstLook(ctx context.Context, start time.Time) []Entry {
 	ctx, cancel := context.WithDeadline(ctx, start.Add(settleWithin-n.timings().ask))
 	defer cancel()
-	return n.seeds(ctx)
+	seeds, _ := n.seeds(ctx) // the reacher asks again
+	return seeds
 }
 
 // chooseID makes this node's ID greater than all that its seeds know of.
@@ -218,6 +219,7 @@ func (n *Node) startGossip(w *wire) (err error) {
 		meta: gossipMeta(1),
 		joined: func(id, addr string) {
 			n.update(func(t *table, now time.Time) { t.gossipJoin(id, addr, now) })
+			n.isBack()
 		},
 		gone: func(id string) {
 			select {
@@ -259,6 +261,7 @@ func (n *Node) newMesh() (*link.Mesh, error) {
 		OnFrame: n.frame,
 		OnUp: func(id string) {
 			n.update(func(t *table, now time.Time) { t.linkUp(id, now) })
+			n.isBack()
 			n.tellPeer(id)
 		},
 		OnDown: func(id string) {

@@ -88,6 +88,7 @@ const (
 	CodeClock       = "clock"       // a member's clock is more than 1 s off
 	CodeUnreachable = "unreachable" // in the discovery table, running, and not reachable
 	CodeDatagrams   = "datagrams"   // a member answers on TCP and not on UDP
+	CodeSeed        = "seed"        // a seed of a list or a name does not answer
 )
 
 const maxClockOffset = time.Second

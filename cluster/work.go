@@ -34,7 +34,7 @@ func (n *Node) work(ctx context.Context) {
 			}
 		}
 		for id := range n.pongs {
-			if n.table.members[id] == nil {
+			if n.table.members[id] == nil && !n.inRowsLocked(id) {
 				delete(n.pongs, id)
 			}
 		}

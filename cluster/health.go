@@ -35,7 +35,9 @@ func (n *Node) Members() []Member {
 
 // Status returns how well the cluster is, as this node sees it: its members but for those that left or were replaced, with what is to be said
 // about each. Whatever concerns discovery stands with the node's own.
-func (n *Node) Status() Status {
+func (n *Node) Status() Status { return n.judged(n.status()) }
+
+func (n *Node) status() Status {
 	n.measure()
 	n.mu.Lock()
 	defer n.mu.Unlock()

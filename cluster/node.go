@@ -28,6 +28,7 @@ type Node struct {
 	hooks    *hookQueue
 	retain   int // bytes kept for each peer; 0 is the links' default
 	pause    *pauseWatch
+	judges   judges
 
 	running    chan struct{} // closed when messages can be sent
 	registered chan struct{} // closed when discovery knows this process

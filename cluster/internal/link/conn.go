@@ -416,6 +416,9 @@ func (c *conn) control(typ frameType, payload []byte) error {
 		mono, wall := p.m.mono(), time.Now().UnixNano()
 		p.mu.Lock()
 		p.clock.add(in, mono, wall)
+		if best, _ := p.clock.best(); best.rtt > 0 {
+			p.out[Bulk].ahead = max(bulkAhead, uint64(best.rtt.Seconds()*bulkRate))
+		}
 		p.mu.Unlock()
 		c.proofs.Add(1)
 	case typeRefuse:

@@ -108,40 +108,6 @@ func TestABlockedHandlerStopsOnlyItsLane(t *testing.T) {
 	got.check(t)
 }
 
-func TestControlPassesALargeBulkPayload(t *testing.T) {
-	w := newWire(t)
-	got := newCounter()
-	type arrival struct {
-		lane link.Lane
-		size int
-	}
-	arrivals := make(chan arrival, 1000)
-	a, _ := pair(t, w, link.Config{}, link.Config{OnFrame: func(from string, lane link.Lane, payload []byte) {
-		got.onFrame(from, lane, payload)
-		arrivals <- arrival{lane, len(payload)}
-	}})
-	const size = 50 << 20
-	body := numbered(0, size)
-	posted := make(chan error, 1)
-	var worst time.Duration
-	go func() { posted <- a.Post(t.Context(), "b", link.Bulk, body) }()
-	eventually(t, func() bool { return a.Stats().Peers["b"].SentBytes > 1<<20 }, "bulk is on its way")
-	for i := uint64(0); ; i++ {
-		began := time.Now()
-		require.NoError(t, a.TryPost("b", link.Control, numbered(i, 10)))
-		first := <-arrivals
-		if first.lane == link.Bulk {
-			require.Equal(t, size+8, first.size)
-			require.Positive(t, i, "no control frame came before the bulk payload")
-			break
-		}
-		worst = max(worst, time.Since(began))
-	}
-	t.Logf("slowest control frame beside 50 MB of bulk: %v", worst)
-	require.NoError(t, <-posted)
-	got.check(t)
-}
-
 func TestGivenUpIsForEver(t *testing.T) {
 	w := newWire(t)
 	cable := faultnet.New(nil)

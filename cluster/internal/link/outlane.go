@@ -16,6 +16,7 @@ type chunk struct {
 	buf         []byte
 	first, next uint64 // sequences [first, next)
 	start       uint64 // byte of the lane at buf[0]
+	waste       int    // bytes at its end that no frame fitted into
 	pins        int    // writers that read it
 	freed       bool
 }
@@ -41,11 +42,12 @@ type outLane struct {
 	nextSeq  uint64 // of the next frame
 	end      uint64 // bytes so far
 	acked    uint64 // sequence
-	retained int    // bytes in chunks, and reserved ones
+	retained int    // bytes in chunks, those left empty included, and reserved ones
 
 	sendChunk, sendAt int    // position in chunks
 	sent              uint64 // bytes so far on any connection
 	limit             uint64 // the peer's credit, in bytes of the lane
+	ahead             uint64 // how far sending may be ahead of what is acknowledged; 0 is as far as the credit goes
 
 	busy  bool      // a post that was granted appends its frames
 	queue []*waiter // posts that wait for their turn
@@ -59,7 +61,20 @@ type waiter struct {
 	ready    chan struct{}
 }
 
-func newOutLane(l Lane) outLane { return outLane{lane: l, nextSeq: 1} }
+func newOutLane(l Lane) outLane {
+	o := outLane{lane: l, nextSeq: 1}
+	if l == Bulk {
+		o.ahead = bulkAhead
+	}
+	return o
+}
+
+// What is written to a connection cannot be overtaken any more, and its buffers hold megabytes. So bulk is at most this far ahead of its
+// acknowledgements: enough for bulkRate at the round trip that is measured.
+const (
+	bulkAhead = 512 << 10
+	bulkRate  = 200 << 20 // bytes a second
+)
 
 // encodedSize is how many bytes of a lane n bytes of payload become.
 func encodedSize(n int) int {
@@ -77,6 +92,10 @@ func (o *outLane) grow(n int) []byte {
 		tail = o.chunks[len(o.chunks)-1]
 	}
 	if tail == nil || len(tail.buf)+n > cap(tail.buf) {
+		if tail != nil {
+			tail.waste = cap(tail.buf) - len(tail.buf)
+			o.retained += tail.waste
+		}
 		tail = chunks.Get().(*chunk)
 		tail.first, tail.next, tail.start = o.nextSeq, o.nextSeq, o.end
 		o.chunks = append(o.chunks, tail)
@@ -137,9 +156,9 @@ func (o *outLane) appendNext(c *cutter) bool {
 func (o *outLane) gather(bufs [][]byte, pinned []*chunk, quantum int) ([][]byte, []*chunk) {
 	for quantum > 0 && o.sendChunk < len(o.chunks) {
 		c := o.chunks[o.sendChunk]
-		end := len(c.buf)
-		if c.start+uint64(end) > o.limit {
-			end = c.within(o.sendAt, o.limit)
+		end, limit := len(c.buf), o.reach()
+		if c.start+uint64(end) > limit {
+			end = c.within(o.sendAt, limit)
 		}
 		if end > o.sendAt {
 			bufs = append(bufs, c.buf[o.sendAt:end])
@@ -157,6 +176,14 @@ func (o *outLane) gather(bufs [][]byte, pinned []*chunk, quantum int) ([][]byte,
 	return bufs, pinned
 }
 
+// reach is the byte of the lane up to which may be sent now.
+func (o *outLane) reach() uint64 {
+	if o.ahead == 0 {
+		return o.limit
+	}
+	return min(o.limit, o.chunks[0].start+o.ahead)
+}
+
 // sendable reports whether gather would find something.
 func (o *outLane) sendable() bool {
 	if o.sendChunk >= len(o.chunks) {
@@ -169,7 +196,7 @@ func (o *outLane) sendable() bool {
 		}
 		c, at = o.chunks[o.sendChunk+1], 0
 	}
-	return c.within(at, o.limit) > at
+	return c.within(at, o.reach()) > at
 }
 
 // within returns the end of the last frame from at on that does not pass the limit.
@@ -192,7 +219,7 @@ func (o *outLane) ack(seq uint64) int {
 	o.acked = seq
 	freed, n := 0, 0
 	for n < len(o.chunks) && o.chunks[n].next <= seq+1 {
-		freed += len(o.chunks[n].buf)
+		freed += len(o.chunks[n].buf) + o.chunks[n].waste
 		o.chunks[n].free()
 		o.chunks[n] = nil
 		n++

@@ -17,13 +17,12 @@ type peer struct {
 	end  chan struct{} // closed with over
 	kick chan struct{} // wakes manage
 
-	mu       sync.Mutex
-	out      [lanes]outLane
-	recv     [lanes]struct{ next, bytes uint64 } // sequence that is expected, bytes taken so far
-	retained int                                 // of all lanes, reservations included
-	wanted   bool                                // Connect
-	gone     bool                                // GiveUp was called, and neither did the link come up since nor was Connect called
-	closed   bool                                // over because the mesh has ended
+	mu     sync.Mutex
+	out    [lanes]outLane
+	recv   [lanes]struct{ next, bytes uint64 } // sequence that is expected, bytes taken so far
+	wanted bool                                // Connect
+	gone   bool                                // GiveUp was called, and neither did the link come up since nor was Connect called
+	closed bool                                // over because the mesh has ended
 
 	conn  *conn    // the present connection, may be silent
 	up    bool     // it carries frames
@@ -83,7 +82,6 @@ func (p *peer) finish(meshClosed bool) {
 	for l := range p.out {
 		p.out[l].drop()
 	}
-	p.retained = 0
 	p.noteAckLocked()
 	p.mu.Unlock()
 	if a != nil {
@@ -176,7 +174,7 @@ func (p *peer) ackLocked(ps positions) (moved bool) {
 		moved = moved || o.acked != before || ps[l].limit > o.limit
 		o.limit = max(o.limit, ps[l].limit)
 	}
-	if p.retained -= freed; freed > 0 {
+	if freed > 0 {
 		p.starved = false
 		p.grantLocked()
 	}
@@ -184,6 +182,14 @@ func (p *peer) ackLocked(ps positions) (moved bool) {
 		p.noteAckLocked()
 	}
 	return moved
+}
+
+// retainedLocked is what is kept for the peer, of all lanes, reservations included.
+func (p *peer) retainedLocked() (n int) {
+	for l := range p.out {
+		n += p.out[l].retained
+	}
+	return n
 }
 
 func (p *peer) noteAckLocked() {

@@ -21,11 +21,10 @@ func (p *peer) roomLocked(l Lane) int {
 // admitsLocked reports whether a frame of that size may be queued. A lane that holds nothing takes any size, or a payload larger than the
 // retention would never go.
 func (p *peer) admitsLocked(o *outLane, size int) bool {
-	return p.retained+size <= p.roomLocked(o.lane) || o.retained == 0
+	return p.retainedLocked()+size <= p.roomLocked(o.lane) || o.retained == 0
 }
 
 func (p *peer) reserveLocked(o *outLane, size int) {
-	p.retained += size
 	o.retained += size
 }
 

@@ -13,7 +13,7 @@ type PeerStats struct {
 	Connections          uint64 // established so far
 	SentBytes, RecvBytes uint64 // of frames, in order, repeats not counted
 	RepeatedBytes        uint64 // sent again after a reconnect
-	Retained             int    // bytes not acknowledged
+	Retained             int    // bytes of memory that hold what is not acknowledged
 	Backpressure         uint64 // posts that were refused or had to wait
 	RTT, Offset          time.Duration
 }
@@ -25,7 +25,7 @@ func (m *Mesh) Stats() Stats {
 		p.mu.Lock()
 		ps := PeerStats{
 			Up: p.up, Connections: p.stats.connections, RepeatedBytes: p.stats.repeated,
-			Retained: p.retained, Backpressure: p.stats.backpressure,
+			Retained: p.retainedLocked(), Backpressure: p.stats.backpressure,
 		}
 		for l := range lanes {
 			ps.SentBytes += p.out[l].sent

@@ -8,7 +8,12 @@ import (
 	"syscall"
 )
 
-func isNotDir(err error) bool  { return errors.Is(err, syscall.ENOTDIR) }
+const nonblock = syscall.O_NONBLOCK
+
+func isNotDir(err error) bool { return errors.Is(err, syscall.ENOTDIR) }
+func isNoDevice(err error) bool {
+	return errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENODEV)
+}
 func isInvalid(err error) bool { return errors.Is(err, syscall.EINVAL) }
 
 func inode(fi fs.FileInfo) uint64 {

@@ -1,6 +1,7 @@
 package dirstore
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -8,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"sync"
 
 	"github.com/nines-go/nines/filestore"
 )
@@ -38,14 +41,13 @@ func metaPath(key string, fi fs.FileInfo) (dir, name string) {
 }
 
 // remember writes the attributes of a file that has no name yet.
-func (d *driver) remember(key string, fi fs.FileInfo, m meta) error {
-	m.Key = key
+func (d *driver) remember(m meta, fi fs.FileInfo) error {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	dir, name := metaPath(key, fi)
-	if err := d.makeDir(dir); err != nil {
+	dir, name := metaPath(m.Key, fi)
+	if err := d.makeDir(dir, false); err != nil {
 		return err
 	}
 	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -67,18 +69,64 @@ func (d *driver) forget(key string, fi fs.FileInfo) {
 
 // object puts together what is known of a file. A file that came by other means, or a damaged attribute file, has only a size and a time.
 func (d *driver) object(key string, fi fs.FileInfo) filestore.Object {
-	o := filestore.Object{Key: key, Size: fi.Size(), Version: version(fi), Modified: fi.ModTime()}
 	_, name := metaPath(key, fi)
+	m, ok := d.attrs.get(name)
+	if !ok {
+		m, ok = d.load(key, name)
+		if ok {
+			d.attrs.put(name, m)
+		}
+	}
+	return m.object(key, fi)
+}
+
+func (d *driver) load(key, name string) (m meta, ok bool) {
 	f, err := d.root.Open(name)
 	if err != nil {
-		return o
+		return meta{}, false
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxMeta))
-	var m meta
-	if err != nil || json.Unmarshal(b, &m) != nil || m.Key != key {
-		return o
+	if err != nil || json.Unmarshal(b, &m) != nil || m.Key != key || len(m.SHA256) != sha256.Size {
+		return meta{}, false
 	}
-	o.SHA256, o.ContentType, o.Metadata = m.SHA256, m.ContentType, m.Metadata
-	return o
+	return m, true
+}
+
+func (m meta) object(key string, fi fs.FileInfo) filestore.Object {
+	return filestore.Object{
+		Key: key, Size: fi.Size(), Version: version(fi), Modified: fi.ModTime(),
+		SHA256: bytes.Clone(m.SHA256), ContentType: m.ContentType, Metadata: maps.Clone(m.Metadata),
+	}
+}
+
+// maxCached bounds the attributes that are kept in memory.
+const maxCached = 2048
+
+// attrCache keeps attributes by the name of their file. That name is bound to one content, so what is found is never out of date.
+type attrCache struct {
+	mu sync.Mutex
+	m  map[string]meta
+}
+
+func (c *attrCache) get(name string) (meta, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.m[name]
+	return m, ok
+}
+
+func (c *attrCache) put(name string, m meta) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.m == nil {
+		c.m = map[string]meta{}
+	}
+	for old := range c.m { // any one
+		if len(c.m) < maxCached {
+			break
+		}
+		delete(c.m, old)
+	}
+	c.m[name] = m
 }

@@ -33,6 +33,7 @@ type Elector struct {
 	mu       sync.Mutex
 	state    State
 	changed  chan struct{} // closed and replaced when anything below the mutex changes
+	timer    *time.Timer   // calls guard
 	fenced   *span         // nil: no term
 	unfenced *span         // nil: somebody else may still be acting
 	holding  uint64        // the term in the database that is this process's, given up or not
@@ -105,7 +106,7 @@ func (e *Elector) coreConfig(nonce string) core.Config {
 	look += time.Duration(nonce[0]) * look / 2 / 256 // 200 to 300 ms, not in step with the others
 	return core.Config{
 		TTL: ttl, Margin: ttl - e.trusted, Renew: ttl / 3, Look: look, Stagger: ttl / 5,
-		StableFor: e.cfg.StableFor, Nonce: nonce, NonCandidate: e.cfg.NonCandidate, Quorum: e.cfg.Quorum,
+		StableFor: e.cfg.StableFor, Nonce: nonce, NonCandidate: e.cfg.NonCandidate, Proven: e.cfg.EarlyLead == Proven, Quorum: e.cfg.Quorum,
 	}
 }
 
@@ -120,9 +121,6 @@ func (e *Elector) Run(ctx context.Context) error {
 	defer e.end("closed")
 	if !ok {
 		return nil
-	}
-	if e.dialect == dialect.MySQL {
-		e.cfg.Logger.Warn("elections on MySQL and MariaDB are not tested yet", "election", e.cfg.Name)
 	}
 	newLoop(e).run(ctx)
 	return nil
@@ -148,6 +146,9 @@ func (e *Elector) end(reason string) {
 		return
 	}
 	e.done = true
+	if e.timer != nil {
+		e.timer.Stop()
+	}
 	e.endSpansLocked(ErrClosed)
 	e.holding = 0
 	e.setStateLocked(State{Reason: reason})
@@ -160,6 +161,15 @@ func (e *Elector) endSpansLocked(cause error) {
 			(*s).cancel(cause)
 			*s = nil
 		}
+	}
+}
+
+// guardLocked sets when the contexts have to end unless another renewal is accepted.
+func (e *Elector) guardLocked(d time.Duration) {
+	if e.timer == nil {
+		e.timer = time.AfterFunc(d, e.guard)
+	} else {
+		e.timer.Reset(d)
 	}
 }
 

@@ -59,7 +59,7 @@ func (e *Elector) serve(ctx context.Context, topic string, payload []byte) []byt
 		return []byte{answerRefused}
 	}
 	var out []byte
-	err, _ := within(ctx, s, e.leave, func(ctx context.Context, term uint64) (err error) {
+	err, _ := e.within(ctx, s, true, e.leave, func(ctx context.Context, term uint64) (err error) {
 		out, err = fn(ctx, term, payload[8:])
 		return err
 	})

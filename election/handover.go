@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nines-go/nines/election/internal/core"
@@ -12,8 +14,9 @@ import (
 
 // note is what electors say to each other.
 type note struct {
-	Op   string `json:"op"` // "ask": would you lead now? "nominate": the lease of that term is free for you
+	Op   string `json:"op"` // "ask": would you lead now? "nominate": the lease of that term is free for you; "look": the row has changed; "dead": have you proof that ID is?
 	Term uint64 `json:"term,omitempty"`
+	ID   string `json:"id,omitempty"`
 }
 
 const (
@@ -36,6 +39,14 @@ func (e *Elector) asked(_ context.Context, _ string, payload []byte) ([]byte, er
 	case "nominate":
 		e.post(core.Nominated{Term: n.Term})
 		return []byte("yes"), nil
+	case "look":
+		e.post(core.Hinted{})
+		return []byte("yes"), nil
+	case "dead":
+		if e.cfg.Members.Fate(n.ID) == "dead" {
+			return []byte("yes"), nil
+		}
+		return []byte("no"), nil
 	}
 	return nil, fmt.Errorf("election: note %q is not known", n.Op)
 }
@@ -59,6 +70,27 @@ func (e *Elector) nominate(ctx context.Context, to string, term uint64) {
 	if !e.tell(ctx, to, note{Op: "nominate", Term: term}, nominateTimeout) {
 		e.cfg.Logger.Warn("the successor was not reached: the next in line takes over", "election", e.cfg.Name, "to", to)
 	}
+}
+
+// confirm asks all other members at once whether they too know that a process is dead; one that does is enough.
+func (e *Elector) confirm(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var asked sync.WaitGroup
+	var yes atomic.Bool
+	for _, to := range e.cfg.Members.Alive() {
+		if to == id || to == e.cfg.Members.ID() {
+			continue
+		}
+		asked.Go(func() {
+			if e.tell(ctx, to, note{Op: "dead", ID: id}, askTimeout) {
+				yes.Store(true)
+				cancel()
+			}
+		})
+	}
+	asked.Wait()
+	return yes.Load()
 }
 
 // Resign gives leadership up: contexts of Lead and LeadFenced end, then the lease is released, and the next willing member leads at once.

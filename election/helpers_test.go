@@ -83,6 +83,8 @@ func inTurn(t *testing.T, fn func(t *testing.T, open func() *sqlx.DB)) {
 	t.Run("sqlite", func(t *testing.T) { fn(t, func() *sqlx.DB { return openSQLite(t, file) }) })
 	driver, dsn := lab.Database(t)
 	t.Run("postgres", func(t *testing.T) { fn(t, func() *sqlx.DB { return openPostgres(t, driver, dsn) }) })
+	driver2, dsn2 := mariadbOf(t)
+	t.Run("mariadb", func(t *testing.T) { fn(t, func() *sqlx.DB { return openPostgres(t, driver2, dsn2) }) })
 }
 
 // databases runs fn on a fresh SQLite file and on a fresh PostgreSQL database; each open is a pool of its own, as of another process.
@@ -98,6 +100,25 @@ func databases(t *testing.T, fn func(t *testing.T, open func() *sqlx.DB)) {
 		driver, dsn := lab.Database(t)
 		fn(t, func() *sqlx.DB { return openPostgres(t, driver, dsn) })
 	})
+	t.Run("mariadb", func(t *testing.T) {
+		t.Parallel()
+		driver, dsn := mariadbOf(t)
+		fn(t, func() *sqlx.DB { return openPostgres(t, driver, dsn) })
+	})
+}
+
+// mariadbOf is a database on a server that has run for long enough: what looks free on one that has just started is waited for.
+func mariadbOf(t testing.TB) (driver, dsn string) {
+	driver, dsn = lab.MySQL(t)
+	db, err := sqlx.Open(driver, dsn)
+	require.NoError(t, err)
+	defer db.Close()
+	require.Eventually(t, func() bool {
+		var name string
+		var seconds int
+		return db.QueryRow(`SHOW GLOBAL STATUS LIKE 'Uptime'`).Scan(&name, &seconds) == nil && seconds >= 4
+	}, patience, 50*time.Millisecond)
+	return driver, dsn
 }
 
 func within(t *testing.T) context.Context {

@@ -1,8 +1,6 @@
 package election
 
-import (
-	"context"
-)
+import "context"
 
 // Lead waits until this process leads and nobody else can still be acting, runs fn with the term, and when leadership ends while fn runs,
 // waits again. The context of fn ends before another process can begin to lead: fn should return then, for what it does afterwards is
@@ -24,7 +22,7 @@ func (e *Elector) lead(ctx context.Context, fn func(ctx context.Context, term ui
 		if err != nil {
 			return err
 		}
-		err, over := within(ctx, s, leave, fn)
+		err, over := e.within(ctx, s, unfenced, leave, fn)
 		switch {
 		case !over:
 			return err
@@ -35,13 +33,54 @@ func (e *Elector) lead(ctx context.Context, fn func(ctx context.Context, term ui
 }
 
 // within runs fn until it returns, and says whether leadership was over by then.
-func within(ctx context.Context, s *span, leave func(), fn func(ctx context.Context, term uint64) error) (err error, over bool) {
+func (e *Elector) within(ctx context.Context, s *span, unfenced bool, leave func(), fn func(ctx context.Context, term uint64) error) (err error, over bool) {
 	defer leave()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(context.Cause(s.ctx)) })()
-	err = fn(ctx, s.term)
+	watched := leadContext{ctx, func() {
+		if t := e.valid(); t == nil || t.term != s.term || unfenced && !t.unfenced {
+			s.cancel(ErrNotLeader)
+			cancel(context.Cause(s.ctx))
+		}
+	}}
+	err = fn(watched, s.term)
 	return err, s.ctx.Err() != nil
+}
+
+// leadContext ends with the trust in the lease, by the clock: a process that was stopped and goes on finds it ended before any timer of it
+// had the time to say so.
+type leadContext struct {
+	context.Context
+	check func()
+}
+
+// Done looks at the clock first.
+func (c leadContext) Done() <-chan struct{} {
+	c.check()
+	return c.Context.Done()
+}
+
+// Err looks at the clock first.
+func (c leadContext) Err() error {
+	c.check()
+	return c.Context.Err()
+}
+
+// guard ends the contexts when trust ends, whatever the protocol loop is doing.
+func (e *Elector) guard() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.done || e.fenced == nil || e.valid() != nil {
+		return
+	}
+	e.endSpansLocked(ErrNotLeader)
+	e.stats.TermsLost++
+	if s := e.state; s.Leading {
+		e.setStateLocked(s.lapsed())
+	}
+	e.broadcastLocked()
+	e.wake()
 }
 
 // enter waits for leadership and counts the caller among those that act, until leave is called.

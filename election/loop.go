@@ -41,13 +41,15 @@ type loop struct {
 	wg       sync.WaitGroup
 	telling  sync.WaitGroup // nominations, which are sent even at the end
 	lock     *locker
-	prepared bool // read and written by the one statement under way
+	prepared bool // read and written by the one statement under way, as is advised
+	advised  bool
 	tagged   bool
 	claim    uint64 // in the tag
 	claimed  bool   // the tag says claim
 	stopping bool
 	fault    string
 	last     core.Status
+	said     announced
 }
 
 func newLoop(e *Elector) *loop {
@@ -194,6 +196,11 @@ func (l *loop) view() core.View {
 			v.Gone = id
 		}
 	}
+	if lm, ok := l.m.(*core.Lease); ok {
+		if id := lm.Before(); id != "" && m.Fate(id) == "dead" {
+			v.Dead = id
+		}
+	}
 	return v
 }
 
@@ -237,6 +244,8 @@ func (l *loop) do(a core.Action) {
 		})
 	case core.Ask:
 		l.wg.Go(func() { e.post(core.Answer{To: a.To, Willing: e.ask(l.ctx, a.To)}) })
+	case core.Confirm:
+		l.wg.Go(func() { e.post(core.Confirmed{ID: a.ID, Yes: e.confirm(l.ctx, a.ID)}) })
 	case core.Nominate:
 		l.telling.Go(func() { e.nominate(l.ctx, a.To, a.Term) })
 	case core.Claim:
@@ -268,6 +277,10 @@ func (l *loop) look(ctx context.Context) core.Event {
 			return core.Looked{Err: err.Error()}
 		}
 		l.prepared = true
+		if advice := e.store.Advice(ctx); advice != "" && !l.advised {
+			l.advised = true
+			e.cfg.Logger.Warn("database connections of the election", "election", e.cfg.Name, "advice", advice)
+		}
 	}
 	row, err := e.store.Look(ctx)
 	if err != nil {
@@ -333,12 +346,35 @@ func (l *loop) publish(now core.Now, s core.Status) {
 	if e.setStateLocked(state); e.state != before || holding != e.holding {
 		changed = true
 	}
-	e.holding, e.fault = holding, l.m.Fault()
+	if e.holding, e.fault = holding, l.m.Fault(); t != nil && !t.lasting {
+		e.guardLocked(e.trusted - now.Trusted(t.sent))
+	}
 	if changed {
 		e.broadcastLocked()
 	}
 	e.mu.Unlock()
 	l.log(before, state)
+	if said := (announced{s.Mine, s.Named}); said != l.said && l.advisory == nil {
+		if l.said = said; s.Mine != 0 {
+			l.tellAll()
+		}
+	}
+}
+
+// announced is what was told to the others about a leadership of this process.
+type announced struct {
+	term  uint64
+	named bool
+}
+
+// tellAll makes the others look at the row now: they learn who leads, and wait for the session lock that it names.
+func (l *loop) tellAll() {
+	e := l.e
+	for _, id := range e.cfg.Members.Alive() {
+		if id != e.cfg.Members.ID() {
+			l.wg.Go(func() { e.tell(l.ctx, id, note{Op: "look"}, askTimeout) })
+		}
+	}
 }
 
 // spansLocked ends and begins the stretches of leadership.
@@ -353,11 +389,11 @@ func (l *loop) spansLocked(s core.Status) (changed bool) {
 		e.fenced, changed = nil, true
 		e.stats.TermsLost++
 	}
-	if s.Mine != 0 && e.fenced == nil {
+	if s.Mine != 0 && e.fenced == nil && e.valid() != nil {
 		e.fenced, changed = newSpan(s.Mine), true
 		e.stats.TermsWon++
 	}
-	if s.Mine != 0 && s.Unfenced && e.unfenced == nil {
+	if s.Mine != 0 && s.Unfenced && e.unfenced == nil && e.fenced != nil {
 		e.unfenced, changed = newSpan(s.Mine), true
 	}
 	return changed
@@ -379,62 +415,4 @@ func (l *loop) log(before, now State) {
 
 func (l *loop) warn(msg string, err error) {
 	l.e.cfg.Logger.Warn(msg, "election", l.e.cfg.Name, "error", err)
-}
-
-// locker runs the session lock that the machine wishes for: one task at a time.
-type locker struct {
-	l      *loop
-	wish   core.LockWish
-	gen    uint64
-	cancel context.CancelFunc
-	done   chan struct{}
-}
-
-func (k *locker) set(wish core.LockWish) {
-	e := k.l.e
-	if e.store == nil || !e.lock.Supported() {
-		return
-	}
-	gen := lease.Generation(e.cfg.DB)
-	if wish == k.wish && gen == k.gen {
-		return
-	}
-	if k.cancel != nil {
-		k.cancel()
-	}
-	k.wish, k.gen, k.cancel = wish, gen, nil
-	if wish == (core.LockWish{}) {
-		return
-	}
-	ctx, cancel := context.WithCancel(k.l.ctx)
-	before, done := k.done, make(chan struct{})
-	k.cancel, k.done = cancel, done
-	k.l.wg.Go(func() {
-		defer close(done)
-		if before != nil {
-			<-before
-		}
-		k.task(ctx, wish)
-	})
-}
-
-func (k *locker) task(ctx context.Context, wish core.LockWish) {
-	e := k.l.e
-	for ctx.Err() == nil {
-		if wish.Hold != 0 {
-			err := e.lock.Hold(ctx, wish.Hold, func(session string) { e.post(core.LockTaken{Term: wish.Hold, Session: session}) })
-			if ctx.Err() != nil {
-				return
-			}
-			e.post(core.LockLost{Term: wish.Hold})
-			e.cfg.Logger.Debug("session lock lost", "election", e.cfg.Name, "error", err)
-		} else if err := e.lock.Wait(ctx, wish.Wait, wish.Session); err == nil {
-			e.post(core.Evidence{Term: wish.Wait, Session: wish.Session})
-			return
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(e.cfg.TTL / 6):
-		}
-	}
 }

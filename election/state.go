@@ -22,8 +22,13 @@ func (e *Elector) State() State {
 	s := e.state
 	e.mu.Unlock()
 	if s.Leading && !e.IsLeader() {
-		s.Leading, s.Known, s.LeaderID, s.Reason = false, false, "", "the lease was not renewed in time"
+		return s.lapsed()
 	}
+	return s
+}
+
+func (s State) lapsed() State {
+	s.Leading, s.Known, s.LeaderID, s.Reason = false, false, "", "the lease was not renewed in time"
 	return s
 }
 

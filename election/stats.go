@@ -21,6 +21,7 @@ type Stats struct {
 	TermsWon, TermsLost            uint64
 	Looks, Acquires, Renewals      uint64
 	LostRaces, Blocked             uint64 // acquires that came second, or were held off by a fenced transaction
+	Pooler                         bool   // a transaction pooler was found: fail-over waits for the lease
 	Revokes, LockLosses, Evidences uint64
 	Faults                         uint64 // statements that failed
 }

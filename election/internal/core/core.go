@@ -28,7 +28,8 @@ type Config struct {
 	TTL, Margin, Renew, Look, Stagger, StableFor time.Duration
 	Nonce                                        string // makes the holder's name that of this elector alone
 	NonCandidate                                 bool
-	Quorum                                       int // Advisory: expected size; 0 none
+	Proven                                       bool // Lease: who is proven dead is not waited for
+	Quorum                                       int  // Advisory: expected size; 0 none
 }
 
 // Member is one member of the view.
@@ -43,6 +44,7 @@ type View struct {
 	Me      string
 	Members []Member
 	Gone    string // a holder whose process is proven dead, or said goodbye
+	Dead    string // whom Lease.Before names, if its process is proven dead
 }
 
 func (v View) find(id string) (Member, bool) {
@@ -72,6 +74,8 @@ type Row struct {
 	Server      string // that took the last write
 	LockSession string
 	Identity    string // of the server that answered
+	Conn        uint64 // the connection that was asked, where Identity cannot tell one run of a server from the next; 0 elsewhere
+	Fresh       bool   // the server has run for so short a time that a grant of its last run may still be trusted
 }
 
 // Revoked marks a lease that was taken from its holder, or that was given back by a holder that could not vouch for its predecessor.
@@ -82,7 +86,7 @@ const Standby = "standby"
 
 // same reports whether two observations are of one state on one run of one server.
 func (r Row) same(o Row) bool {
-	return r.Identity == o.Identity && r.Server == o.Server && r.Term == o.Term && r.Holder == o.Holder && r.Beat == o.Beat
+	return r.Identity == o.Identity && r.Conn == o.Conn && r.Server == o.Server && r.Term == o.Term && r.Holder == o.Holder && r.Beat == o.Beat
 }
 
 // HolderID is the member behind the holder of a lease, "" when nobody holds it.
@@ -157,6 +161,13 @@ type (
 		To      string
 		Willing bool
 	}
+	// Confirmed answers Confirm: another member has seen the death too.
+	Confirmed struct {
+		ID  string
+		Yes bool
+	}
+	// Hinted says that the row may have changed.
+	Hinted struct{}
 	// Nominated says that the leader of the term gives way to this process.
 	Nominated struct{ Term uint64 }
 )
@@ -175,6 +186,8 @@ func (Doubt) event()     {}
 func (Idle) event()      {}
 func (Asked) event()     {}
 func (Answer) event()    {}
+func (Confirmed) event() {}
+func (Hinted) event()    {}
 func (Nominated) event() {}
 
 // Outcome is how a write of the lease ended.
@@ -218,6 +231,8 @@ type (
 		To   string
 		Term uint64
 	}
+	// Confirm asks the other members whether they too have proof that a process is dead.
+	Confirm struct{ ID string }
 	// Claim announces an advisory leadership, 0 ends it.
 	Claim struct{ Term uint64 }
 )
@@ -229,6 +244,7 @@ func (Release) action()  {}
 func (Revoke) action()   {}
 func (Ask) action()      {}
 func (Nominate) action() {}
+func (Confirm) action()  {}
 func (Claim) action()    {}
 
 // Status is what holds at one time.
@@ -244,6 +260,7 @@ type Status struct {
 	Stepping bool   // giving up
 	Resigned bool   // gave up, and waits for another to lead
 	Lock     LockWish
+	Named    bool // the row names the session of the lock that this process holds
 }
 
 // LockWish says which session lock the shell should hold or wait for.

@@ -31,6 +31,10 @@ type Lease struct {
 	evidenceAt time.Duration
 	goneAt     time.Duration
 	dead       map[string]uint64 // members proven dead, and the term that the row named then
+	before     *before           // whom this process revoked, with proof; only with cfg.Proven
+	width      int               // members while the holder was one of them
+	termAt     Now               // first answer that showed the term of row
+	hinted     bool              // during a look
 	escalate   bool              // the next acquire ends the sessions that hold it off
 	blocked    Row               // at which an acquire was held off
 	revoked    Row               // that this process revoked
@@ -51,6 +55,7 @@ type grant struct {
 	written   string // session that the row names
 	lockLost  bool   // and the row still names it
 	how       string
+	after     *before // whom it followed, with proof
 }
 
 // giving is the way out of a leadership.
@@ -111,12 +116,17 @@ func (m *Lease) Step(now Now, ev Event) []Action {
 		}
 	case Evidence:
 		m.evidence, m.evidenceAt, m.nextLook = &ev, now.Mono, now.Mono
+		m.before.ended(ev, m.row.Identity)
 	case Doubt:
 		if m.grant != nil && m.grant.term == ev.Term {
 			m.grant.nextRenew = min(m.grant.nextRenew, now.Mono)
 		}
 	case Idle:
 		m.running = ev.Running
+	case Hinted:
+		m.hinted, m.nextLook = m.busy, now.Mono
+	case Confirmed:
+		m.before.confirmed(now, ev, m.cfg.Look)
 	case Asked:
 		if m.grant != nil && (m.giving == nil || !m.giving.stepping) {
 			m.step(now, ev.To, "resigned")
@@ -141,7 +151,7 @@ func (m *Lease) lapse(now Now) {
 
 func (m *Lease) end(now Now, why string) {
 	m.row, m.seen = Row{Term: m.grant.term}, false // what was seen before it is of no use any more
-	m.grant, m.giving, m.reason, m.nextLook = nil, nil, why, now.Mono
+	m.grant, m.giving, m.before, m.reason, m.nextLook = nil, nil, nil, why, now.Mono
 	m.lower = lower{}
 }
 
@@ -154,6 +164,10 @@ func (m *Lease) saw(now Now, v View) {
 		m.goneAt, m.nextLook = now.Mono, now.Mono
 	}
 	m.view = v
+	m.before.saw(v)
+	if _, here := v.find(HolderID(m.row.Holder)); here {
+		m.width = len(v.Members)
+	}
 	if m.grant != nil {
 		m.lower.update(now, v)
 	}
@@ -162,6 +176,9 @@ func (m *Lease) saw(now Now, v View) {
 // lookedAt takes an observation and decides what may be done with it.
 func (m *Lease) lookedAt(now Now, ev Looked) []Action {
 	m.nextLook = now.Mono + m.cfg.Look
+	if m.hinted {
+		m.hinted, m.nextLook = false, now.Mono
+	}
 	if ev.Err != "" {
 		m.fault = ev.Err
 		return nil
@@ -178,6 +195,9 @@ func (m *Lease) lookedAt(now Now, ev Looked) []Action {
 		if !byRevoke {
 			m.base = ev.At
 		}
+		if !m.seen || ev.Row.Term != m.row.Term || ev.Row.Identity != m.row.Identity {
+			m.termAt = ev.At
+		}
 		m.since = ev.At
 	}
 	m.row, m.seen = ev.Row, true
@@ -191,7 +211,7 @@ func (m *Lease) consider(now Now) []Action {
 	if m.grant != nil || !m.settled() {
 		return nil
 	}
-	row, here := m.row, m.row.Server == m.row.Identity
+	row, here := m.row, m.row.Server == m.row.Identity && !m.row.Fresh
 	if row.Holder == m.holder() {
 		if p := m.pending; p != nil && p.term == row.Term && m.identity == row.Identity && here {
 			return m.run(Renew{Term: row.Term, Holder: row.Holder})
@@ -217,11 +237,11 @@ func (m *Lease) consider(now Now) []Action {
 	case HolderID(row.Holder) == "":
 	case m.ended(row):
 		if m.rightful(now, HolderID(row.Holder), max(m.evidenceAt, m.since.Mono)) {
-			return m.run(Revoke{Row: row})
+			return m.revoke(now)
 		}
 	case m.view.Gone == HolderID(row.Holder) && m.dead[m.view.Gone] == row.Term: // who acquires after its death was not dead
 		if m.rightful(now, HolderID(row.Holder), max(m.goneAt, m.since.Mono)) {
-			return m.run(Revoke{Row: row})
+			return m.revoke(now)
 		}
 	}
 	return nil
@@ -256,8 +276,7 @@ func (m *Lease) rightful(now Now, without string, freeSince time.Duration) bool 
 	if now.Mono < m.holdOff && before > 0 {
 		return false
 	}
-	mine := m.row.Holder == Revoked && m.row.Term == m.revoked.Term && m.row.Beat == m.revoked.Beat+1
-	if now.Mono < m.nominated || mine {
+	if now.Mono < m.nominated || m.mine() {
 		return true
 	}
 	wait := time.Duration(rank) * m.cfg.Stagger
@@ -265,6 +284,11 @@ func (m *Lease) rightful(now Now, without string, freeSince time.Duration) bool 
 		wait += m.cfg.Look + m.cfg.Look/4 // whoever was named as successor comes first
 	}
 	return now.Mono-freeSince >= wait
+}
+
+// mine reports whether the row is as this process left it by a revoke.
+func (m *Lease) mine() bool {
+	return m.row.Holder == Revoked && m.row.Term == m.revoked.Term && m.row.Beat == m.revoked.Beat+1
 }
 
 func (m *Lease) acquire() []Action {
@@ -285,10 +309,13 @@ func (m *Lease) acquired(now Now, ev Acquired) {
 	m.nextLook = now.Mono + m.cfg.Look
 	g := &grant{term: ev.Term, sent: ev.Sent, nextRenew: ev.Sent.Mono + m.cfg.Renew}
 	switch {
-	case m.row.Holder == "" && m.row.Server == m.row.Identity:
+	case m.row.Holder == "" && m.row.Server == m.row.Identity && !m.row.Fresh:
 		g.quietAt, g.how = ev.Sent.Mono, "the lease was free"
 	case m.row.Holder == Revoked:
 		g.quietAt, g.how = m.base.Mono+m.cfg.TTL, "the lease was revoked"
+		if m.mine() {
+			g.after = m.before
+		}
 	default:
 		g.quietAt, g.how = m.since.Mono+m.cfg.TTL, "the lease was silent"
 	}
@@ -387,6 +414,19 @@ func (m *Lease) released(now Now, ev Released) []Action {
 	return []Action{Nominate{To: give.to, Term: g.term}}
 }
 
+// revoke takes the lease from a holder that is thought to be gone.
+func (m *Lease) revoke(now Now) []Action {
+	m.before = nil
+	if m.cfg.Proven && !m.busy {
+		m.before = &before{
+			id: HolderID(m.row.Holder), term: m.row.Term, session: m.row.LockSession,
+			alone: now.Observed(m.termAt) >= m.cfg.TTL, lock: m.ended(m.row), two: m.width <= 2,
+		}
+		m.before.saw(m.view)
+	}
+	return m.run(Revoke{Row: m.row})
+}
+
 // unknownRunning holds until the shell has ended the contexts and counted what still runs.
 const unknownRunning = -1
 
@@ -420,14 +460,18 @@ func (m *Lease) plan(now Now) []Action {
 	if !m.settled() {
 		return nil
 	}
+	out := m.before.confirm(now, m.view)
 	if m.grant == nil {
 		if now.Mono >= m.nextLook {
-			return m.run(Look{})
+			out = append(out, m.run(Look{})...)
 		}
-		return nil
+		return out
 	}
-	out := m.planGiving(now)
+	out = append(out, m.planGiving(now)...)
 	g := m.grant
+	if g.after.proven() {
+		g.quiet = true
+	}
 	if give := m.giving; give != nil && give.stepping && (m.running == 0 || now.Mono >= give.until) && !m.busy {
 		mark := Revoked
 		if m.running == 0 && g.quiet {
@@ -480,6 +524,7 @@ func (m *Lease) Status(now Now) Status {
 			s.Mine, s.Sent = g.term, g.sent
 			s.Unfenced = !g.lockLost && g.quiet
 		}
+		s.Named = g.written != ""
 		s.Lock.Hold = g.term // while stepping too: a lock that is freed before the lease would look like a crash
 		return s
 	}
@@ -542,6 +587,9 @@ func (m *Lease) Next(now Now) time.Duration {
 	}
 	if at := m.lower.next(now, m.cfg.StableFor); at > 0 && m.giving == nil {
 		next = min(next, at)
+	}
+	if b := m.before; b != nil && !g.quiet && b.askAt > now.Mono {
+		next = min(next, b.askAt-now.Mono)
 	}
 	return max(0, next)
 }

@@ -36,12 +36,13 @@ func (s *Store) now() string {
 	}
 }
 
+// begin: on MySQL all reads of the lease's transactions are locking ones, which see the newest row at any level of isolation.
 func (s *Store) begin() string {
 	switch s.Dialect {
 	case dialect.Postgres:
 		return `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`
 	case dialect.MySQL:
-		return `START TRANSACTION`
+		return `START TRANSACTION READ WRITE`
 	default:
 		return `BEGIN IMMEDIATE`
 	}
@@ -54,7 +55,7 @@ func (s *Store) beforeAcquire(ctx context.Context, c *sql.Conn) error {
 	case dialect.Postgres:
 		q = `SELECT set_config('lock_timeout','1s',true), set_config('synchronous_commit','on',true)`
 	case dialect.MySQL:
-		q = `SET SESSION innodb_lock_wait_timeout=1`
+		q = `SET SESSION innodb_lock_wait_timeout=1` // the connection is the lease's own
 	default:
 		return nil
 	}

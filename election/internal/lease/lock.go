@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nines-go/nines/internal/dialect"
@@ -23,34 +22,102 @@ type Lock struct {
 // NewLock returns the session lock of a lease, on a connection of its own.
 func NewLock(s *Store) *Lock { return &Lock{Store: s, pin: Pin{DB: s.DB, Pinned: true}} }
 
-// Supported reports whether the dialect has session locks that are used here.
-func (l *Lock) Supported() bool { return l.Store.Dialect == dialect.Postgres }
+// Supported reports whether the dialect has session locks.
+func (l *Lock) Supported() bool { return l.Store.Dialect != dialect.SQLite }
 
 // Close ends the session, and whatever it holds.
 func (l *Lock) Close() { l.pin.Discard() }
 
-func (l *Lock) keys(term uint64) (int32, int32) {
+// ErrPooler says that statements of one connection reach several sessions: a pooler stands between, and a session lock would belong to
+// whoever comes next.
+var ErrPooler = errors.New("a transaction pooler is between this process and the database: no session locks")
+
+var (
+	errTaken   = errors.New("the session lock is taken")
+	errChanged = errors.New("the session changed while it was used")
+)
+
+// words are the statements of one dialect; each but ping takes the two keys of the lock.
+type words struct{ try, wait, free, session string }
+
+func (l *Lock) words() words {
+	if l.Store.Dialect == dialect.Postgres {
+		return words{
+			try: `SELECT pg_try_advisory_lock($1,$2)`, wait: `SELECT pg_advisory_lock_shared($1,$2) IS NOT NULL`,
+			free: `SELECT pg_advisory_unlock_shared($1,$2)`, session: `SELECT ` + identity(dialect.Postgres) + `, pg_backend_pid()`,
+		}
+	}
+	// Names are the server's, of at most 64 bytes. A wait ends by itself: that of a connection that was closed would go on.
+	const name = `CONCAT('nines.',MD5(CONCAT(DATABASE(),'/',?)),'.',?)`
+	return words{
+		try: `SELECT GET_LOCK(` + name + `,0)=1`, wait: `SELECT GET_LOCK(` + name + `,2)=1`,
+		free: `SELECT RELEASE_LOCK(` + name + `)=1`, session: `SELECT ` + identity(dialect.MySQL) + `, CONNECTION_ID()`,
+	}
+}
+
+func (l *Lock) keys(term uint64) []any {
+	if l.Store.Dialect != dialect.Postgres {
+		return []any{l.Store.Name, term}
+	}
 	h := fnv.New32a()
 	h.Write([]byte("nines.lease." + l.Store.Name))
-	return int32(h.Sum32()), int32(term % (1 << 31))
+	return []any{int32(h.Sum32()), int32(term % (1 << 31))}
+}
+
+// session names the session that answers: its server and its number there.
+func (l *Lock) session(ctx context.Context, c *sql.Conn) (string, error) {
+	var id string
+	var pid int64
+	err := c.QueryRowContext(ctx, l.words().session).Scan(&id, &pid)
+	return fmt.Sprintf("%s#%d", id, pid), err
+}
+
+// own returns the session of the lock's connection, or ErrPooler. Two connections that are open never have one session, but behind a
+// pooler the session that was free last serves whoever asks next. It can be missed there; then the checks of evidence tell.
+func (l *Lock) own(ctx context.Context, c *sql.Conn) (string, error) {
+	first := ""
+	// A statement that is cut off would cost the lease its connection, and what was seen through it.
+	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	for range 3 {
+		mine, err := l.session(ctx, c)
+		if err != nil {
+			return "", err
+		}
+		other, err := with(patient, &l.Store.pin, func(c *sql.Conn) (string, error) { return l.session(patient, c) })
+		if err != nil {
+			return "", err
+		}
+		if first == "" {
+			first = mine
+		}
+		if mine == other || mine != first {
+			return "", ErrPooler
+		}
+	}
+	return first, nil
+}
+
+func ask(ctx context.Context, c *sql.Conn, query string, args ...any) (bool, error) {
+	var yes sql.NullBool
+	err := c.QueryRowContext(ctx, query, args...).Scan(&yes)
+	return yes.Bool, err
 }
 
 // Hold takes the lock of a term and keeps it until ctx ends or the session may be lost. taken is called with the session's name once
 // the lock is held.
 func (l *Lock) Hold(ctx context.Context, term uint64, taken func(session string)) error {
 	defer l.pin.Discard()
-	k1, k2 := l.keys(term)
 	session, err := with(ctx, &l.pin, func(c *sql.Conn) (string, error) {
-		var got bool
-		var id string
-		var pid int64
-		if err := c.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1,$2), `+identity(l.Store.Dialect)+`, pg_backend_pid()`, k1, k2).Scan(&got, &id, &pid); err != nil {
+		session, err := l.own(ctx, c)
+		if err != nil {
 			return "", err
 		}
-		if !got {
-			return "", errors.New("the session lock is taken")
+		got, err := ask(ctx, c, l.words().try, l.keys(term)...)
+		if err == nil && !got {
+			err = errTaken
 		}
-		return fmt.Sprintf("%s#%d", id, pid), nil
+		return session, err
 	})
 	if err != nil {
 		return err
@@ -68,50 +135,56 @@ func (l *Lock) Hold(ctx context.Context, term uint64, taken func(session string)
 		if Generation(l.Store.DB) != gen {
 			return errors.New("the pool was replaced")
 		}
-		if err := l.poll(ctx); err != nil {
+		if err := l.poll(ctx, session); err != nil {
 			return err
 		}
 	}
 }
 
 // poll asks the session for a sign of life. With the grace it takes 300 ms at most.
-func (l *Lock) poll(ctx context.Context) error {
+func (l *Lock) poll(ctx context.Context, session string) error {
 	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond-grace)
 	defer cancel()
-	_, err := with(ctx, &l.pin, func(c *sql.Conn) (one int, err error) {
-		return one, c.QueryRowContext(ctx, `SELECT 1`).Scan(&one)
-	})
+	now, err := with(ctx, &l.pin, func(c *sql.Conn) (string, error) { return l.session(ctx, c) })
+	if err == nil && now != session && sessionServer(now) == sessionServer(session) {
+		return ErrPooler
+	}
+	if err == nil && now != session {
+		return errChanged
+	}
 	return err
 }
 
 // Wait returns nil when the session named has ended on its server: the lock of its term was freed while this session waited. The
-// lock is given back at once, and it is shared, so that all who wait learn of it.
+// lock is given back at once, so that all who wait learn of it.
 func (l *Lock) Wait(ctx context.Context, term uint64, session string) error {
-	k1, k2 := l.keys(term)
-	_, err := with(ctx, &l.pin, func(c *sql.Conn) (struct{}, error) { return struct{}{}, l.wait(ctx, c, k1, k2, session) })
+	_, err := with(ctx, &l.pin, func(c *sql.Conn) (struct{}, error) { return struct{}{}, l.wait(ctx, c, term, session) })
 	return err
 }
 
-func (l *Lock) wait(ctx context.Context, c *sql.Conn, k1, k2 int32, session string) error {
-	var id, again string
-	var pid, pidAgain int64
-	if err := c.QueryRowContext(ctx, `SELECT `+identity(l.Store.Dialect)+`, pg_backend_pid()`).Scan(&id, &pid); err != nil {
+func (l *Lock) wait(ctx context.Context, c *sql.Conn, term uint64, session string) error {
+	mine, err := l.own(ctx, c)
+	if err != nil {
 		return err
 	}
-	if sessionServer(session) != id || session == fmt.Sprintf("%s#%d", id, pid) {
+	if sessionServer(session) != sessionServer(mine) || session == mine {
 		return errors.New("the lock is of another server or of this session")
 	}
-	if _, err := c.ExecContext(ctx, `SELECT pg_advisory_lock_shared($1,$2)`, k1, k2); err != nil {
+	w := l.words()
+	for got := false; !got; {
+		if got, err = ask(ctx, c, w.wait, l.keys(term)...); err != nil {
+			return err
+		}
+	}
+	ok, err := ask(ctx, c, w.free, l.keys(term)...)
+	if err != nil {
 		return err
 	}
-	var ok bool
-	if err := c.QueryRowContext(ctx, `SELECT pg_advisory_unlock_shared($1,$2), `+identity(l.Store.Dialect)+`, pg_backend_pid()`, k1, k2).Scan(&ok, &again, &pidAgain); err != nil {
-		return err
+	again, err := l.session(ctx, c)
+	if err == nil && (!ok || again != mine) {
+		err = errChanged
 	}
-	if !ok || id != again || pid != pidAgain {
-		return errors.New("the session changed while it waited")
-	}
-	return nil
+	return err
 }
 
 func sessionServer(session string) string {
@@ -120,47 +193,4 @@ func sessionServer(session string) string {
 		return ""
 	}
 	return session[:i]
-}
-
-// Unblock ends the sessions that an acquire on the lease's own connection is waiting for. It needs a third connection for a moment.
-func (s *Store) Unblock(ctx context.Context, pid int64) error {
-	c, err := s.DB.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_, err = c.ExecContext(ctx, `SELECT pg_terminate_backend(b) FROM unnest(pg_blocking_pids($1)) b`, int32(pid))
-	return err
-}
-
-// PID is the session of the lease's own connection.
-func (s *Store) PID(ctx context.Context) (int64, error) {
-	return with(ctx, &s.pin, func(c *sql.Conn) (pid int64, err error) {
-		err = c.QueryRowContext(ctx, `SELECT pg_backend_pid()`).Scan(&pid)
-		return pid, err
-	})
-}
-
-// Escalate begins to end the sessions that keep the next Acquire waiting. stop ends that.
-func (s *Store) Escalate(ctx context.Context) (stop func()) {
-	if s.Dialect != dialect.Postgres {
-		return func() {}
-	}
-	pid, err := s.PID(ctx)
-	if err != nil {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(100 * time.Millisecond):
-				_ = s.Unblock(ctx, pid) // without the right to do it, the transaction's own timeout ends it
-			}
-		}
-	})
-	return func() { cancel(); wg.Wait() }
 }

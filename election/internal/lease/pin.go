@@ -18,6 +18,7 @@ type Pin struct {
 	mu    sync.Mutex
 	conn  *sql.Conn
 	gen   uint64
+	count uint64         // of connections that were taken; the last is conn
 	stuck sync.WaitGroup // uses, which may outlive their context
 }
 
@@ -39,13 +40,22 @@ var errStuck = errors.New("the database driver did not return in time")
 // late, or not at all, when the network falls silent: lib/pq asks the server to cancel, and waits for it. Then the use is left to end
 // by itself, and the next one gets another connection.
 func with[T any](ctx context.Context, p *Pin, fn func(c *sql.Conn) (T, error)) (T, error) {
+	return counted(ctx, p, func(c *sql.Conn, _ uint64) (T, error) { return fn(c) })
+}
+
+// counted is with, and tells fn the number of the connection: another one has another.
+func counted[T any](ctx context.Context, p *Pin, fn func(c *sql.Conn, n uint64) (T, error)) (T, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	gen := Generation(p.DB)
 	if p.conn != nil && p.gen != gen {
-		p.conn.Close()
+		discard(p.conn, p.Pinned)
 		p.conn = nil
 	}
+	if p.conn == nil {
+		p.count++
+	}
+	n := p.count
 	type result struct {
 		conn *sql.Conn
 		v    T
@@ -61,7 +71,7 @@ func with[T any](ctx context.Context, p *Pin, fn func(c *sql.Conn) (T, error)) (
 			r.conn, r.err = p.DB.Conn(ctx)
 		}
 		if r.err == nil {
-			r.v, r.err = fn(r.conn)
+			r.v, r.err = fn(r.conn, n)
 		}
 		if left.CompareAndSwap(false, true) {
 			done <- r
@@ -99,16 +109,6 @@ func discard(c *sql.Conn, bad bool) {
 		_ = c.Raw(func(any) error { return driver.ErrBadConn })
 	}
 	c.Close()
-}
-
-// Close gives the connection back.
-func (p *Pin) Close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.conn != nil {
-		p.conn.Close()
-		p.conn = nil
-	}
 }
 
 // Discard ends the connection, and its session with it.

@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nines-go/nines/election/internal/core"
@@ -32,7 +33,8 @@ type Store struct {
 	Name    string
 	TTL     time.Duration
 
-	pin Pin
+	pin   Pin
+	grown atomic.Uint64 // the connection whose server has run for long enough
 }
 
 // New returns the lease called name.
@@ -40,12 +42,12 @@ func New(db DB, d dialect.Dialect, name string, ttl time.Duration) *Store {
 	return &Store{DB: db, Dialect: d, Name: name, TTL: ttl, pin: Pin{DB: db, Pinned: d != dialect.SQLite}}
 }
 
-// Close gives the pinned connection back.
-func (s *Store) Close() { s.pin.Close() }
+// Close ends the pinned connection, whose settings are not those of the pool's others.
+func (s *Store) Close() { s.pin.Discard() }
 
 // Look reads the row, and makes it when there is none.
 func (s *Store) Look(ctx context.Context) (core.Row, error) {
-	return with(ctx, &s.pin, func(c *sql.Conn) (core.Row, error) {
+	return counted(ctx, &s.pin, func(c *sql.Conn, n uint64) (core.Row, error) {
 		row, err := s.look(ctx, c)
 		if errors.Is(err, sql.ErrNoRows) {
 			if err := s.create(ctx, c); err != nil {
@@ -53,8 +55,29 @@ func (s *Store) Look(ctx context.Context) (core.Row, error) {
 			}
 			row, err = s.look(ctx, c)
 		}
+		if s.Dialect != dialect.MySQL || err != nil {
+			return row, err
+		}
+		row.Conn = n
+		if core.HolderID(row.Holder) == "" && s.grown.Load() != n {
+			row.Fresh, err = s.fresh(ctx, c)
+			if !row.Fresh && err == nil {
+				s.grown.Store(n)
+			}
+		}
 		return row, err
 	})
+}
+
+// fresh reports whether the server has run for less than a lease and a second. Its last run may have lost what it had granted, and nothing
+// but its age tells that there was one: a lease that looks free then is waited for like a silent one.
+func (s *Store) fresh(ctx context.Context, c *sql.Conn) (bool, error) {
+	var name string
+	var seconds int64
+	if err := c.QueryRowContext(ctx, `SHOW GLOBAL STATUS LIKE 'Uptime'`).Scan(&name, &seconds); err != nil {
+		return false, err
+	}
+	return time.Duration(seconds)*time.Second < s.TTL+time.Second, nil
 }
 
 func (s *Store) look(ctx context.Context, c *sql.Conn) (r core.Row, err error) {
@@ -87,6 +110,7 @@ type Acquired struct {
 	Term     uint64
 	Identity string
 	Sent     core.Now // read right before the statement that writes the beat was sent: trust counts from there
+	blocked  error
 }
 
 // errHeld says that the row is not as it was seen.
@@ -95,11 +119,18 @@ var errHeld = errors.New("the lease is held")
 // Acquire takes the lease if its row is still as o says. The error goes with the outcomes Blocked, Unknown and Failed.
 func (s *Store) Acquire(ctx context.Context, o core.Row, holder string, clock func() core.Now) (Acquired, error) {
 	began := clock()
-	got, err := with(ctx, &s.pin, func(c *sql.Conn) (Acquired, error) { return s.acquire(ctx, c, o, holder, clock) })
+	got, err := counted(ctx, &s.pin, func(c *sql.Conn, n uint64) (Acquired, error) {
+		if o.Conn != 0 && o.Conn != n {
+			return Acquired{Outcome: core.Lost}, nil // what was seen was seen on another connection, perhaps of another run of the server
+		}
+		return s.acquire(ctx, c, o, holder, clock)
+	})
 	if errors.Is(err, errStuck) { // it may still happen
 		got = Acquired{Outcome: core.Unknown, Identity: o.Identity, Sent: began}
 	} else if got.Outcome == "" {
 		got.Outcome = core.Failed // no connection
+	} else if err == nil {
+		err = got.blocked
 	}
 	return got, err
 }
@@ -147,6 +178,10 @@ func (s *Store) acquire(ctx context.Context, c *sql.Conn, o core.Row, holder str
 		got.Outcome = core.Unknown
 	case isLockTimeout(err):
 		got.Outcome = core.Blocked
+		if !errors.Is(err, errDirty) { // the connection is as good as before, and what was seen on it
+			got.blocked = err
+			return got, nil
+		}
 	}
 	return got, err
 }

@@ -82,3 +82,23 @@ func (x *Table) About(id string, offset time.Duration, now time.Time) []Reason {
 
 // KeepForPeers bounds what is kept for a peer that does not acknowledge. Call it before Run.
 func (n *Node) KeepForPeers(bytes int) { n.retain = bytes }
+
+// HeardLeft is word of a goodbye.
+func (x *Table) HeardLeft(id string, ago time.Duration, now time.Time) { x.t.heardLeft(id, ago, now) }
+
+// SetTags gives a member tags, and a version.
+func (x *Table) SetTags(id, version string, tags map[string]string) {
+	e := x.t.members[id]
+	in := e.info.clone()
+	in.Version, in.Tags = version, tags
+	e.info = in
+}
+
+// Since is when the fate of a process began.
+func (x *Table) Since(id string) time.Time { return x.t.members[id].since }
+
+// Reasons is what is to be said about a member.
+func (x *Table) Reasons(id string, now time.Time) []Reason { return x.t.about(x.t.members[id], now) }
+
+// NobodySchedules reports what the node would say.
+func (x *Table) NobodySchedules() bool { return x.t.nobodySchedules() }

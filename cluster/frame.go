@@ -116,8 +116,12 @@ func (n *Node) control(from string, b []byte) {
 			for _, id := range in.Dead {
 				t.rumour(id, from, now)
 			}
+			for id, ago := range in.Gone {
+				t.heardLeft(id, time.Duration(ago)*time.Second, now)
+			}
 			n.todo[from] = struct{}{}
 		})
+		n.learnFlags(in.Flags)
 		n.kickWorker()
 		n.notify()
 		if m.id != 0 {
@@ -166,11 +170,12 @@ func controlEnvelope(kind byte, id uint64) []byte {
 const maxLost = 64 // members that a peer is told of as out of reach
 
 // selfInfo is what this node tells, with the deaths and the members out of reach that a newcomer should know.
-func (n *Node) selfInfo() []byte {
+func (n *Node) selfInfo(gone time.Duration) []byte {
 	n.mu.Lock()
 	in := n.self.clone()
+	in.Gone, in.Flags = n.goneLocked(gone), n.flagsToTellLocked()
 	for id, e := range n.table.members {
-		if e.dead && time.Since(e.since) < 5*time.Minute {
+		if e.dead && time.Since(e.since) < tellDeath {
 			in.Dead = append(in.Dead, id)
 		}
 		if e.info != nil && (e.fate == FateSuspect || e.fate == FateFailed) && len(in.Lost) < maxLost {
@@ -183,7 +188,7 @@ func (n *Node) selfInfo() []byte {
 
 // tellPeer tells one peer about this node, without waiting.
 func (n *Node) tellPeer(id string) {
-	n.respond(id, link.Control, controlEnvelope(kindInfo, 0), n.selfInfo())
+	n.respond(id, link.Control, controlEnvelope(kindInfo, 0), n.selfInfo(keepFate))
 }
 
 // tellDead spreads the proof of a death, without waiting.
@@ -196,7 +201,7 @@ func (n *Node) tellDead(dead string) {
 
 // tellAll tells every peer with a link about this node, and returns when they have taken it.
 func (n *Node) tellAll(ctx context.Context) error {
-	body := n.selfInfo()
+	body := n.selfInfo(tellGone)
 	var mu sync.Mutex
 	failed := map[string]error{}
 	n.each(n.peers(), func(id string) {

@@ -69,7 +69,7 @@ func gossipConfig(p Profile, id, clusterName string, w *wire, d *delegate, logge
 type delegate struct {
 	meta   []byte
 	joined func(id, addr string)
-	gone   func(id string)
+	gone   func(id string, left bool)
 	buried func(id string) bool
 }
 
@@ -97,7 +97,7 @@ func (d *delegate) LocalState(bool) []byte          { return nil }
 func (d *delegate) MergeRemoteState([]byte, bool)   {}
 func (d *delegate) NotifyJoin(n *memberlist.Node)   { d.joined(n.Name, n.Address()) }
 func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.joined(n.Name, n.Address()) }
-func (d *delegate) NotifyLeave(n *memberlist.Node)  { d.gone(n.Name) } // whether it left or failed does not show here; a goodbye comes over the link
+func (d *delegate) NotifyLeave(n *memberlist.Node)  { d.gone(n.Name, n.State == memberlist.StateLeft) }
 func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 	if d.buried(n.Name) {
 		return errors.New("it is known to be dead")

@@ -25,7 +25,7 @@ func (n *Node) Members() []Member {
 	now := time.Now()
 	var members []Member
 	for _, e := range n.table.members {
-		if e.fate != "" {
+		if e.fate != "" && !e.hearsay() {
 			members = append(members, n.table.member(e, now))
 		}
 	}
@@ -63,6 +63,7 @@ func (n *Node) status() Status {
 		s.Members = append(s.Members, m)
 		s.Reasons = append(s.Reasons, m.Reasons...)
 	}
+	s.Flags = n.flagsLocked()
 	slices.SortFunc(s.Members, func(a, b MemberStatus) int { return strings.Compare(a.Member.ID, b.Member.ID) })
 	sortReasons(s.Reasons)
 	s.Level = worst(s.Reasons)
@@ -88,6 +89,9 @@ func (n *Node) ownReasonsLocked(now time.Time) (reasons []Reason) {
 	}
 	if !n.cfg.Single && n.cfg.InsecureNoKeys {
 		add(Amber, false, CodeKeyless, "this node runs without keys: whoever reaches its port can join", "set Keys")
+	}
+	if n.table.nobodySchedules() {
+		add(Amber, false, CodeNobodyLeads, "no member is a candidate for leadership: nobody schedules jobs", "let NonCandidate be false on at least one node")
 	}
 	if n.warning != "" {
 		add(Amber, false, CodeAddress, n.warning, "set AdvertiseAddr")

@@ -29,7 +29,9 @@ type info struct {
 	Keyless           bool              `json:",omitempty"`
 	Tags              map[string]string `json:",omitempty"`
 	Dead              []string          `json:",omitempty"` // processes that the sender knows to be dead
+	Gone              map[string]int64  `json:",omitempty"` // processes that the sender knows to have said goodbye, and how many seconds ago
 	Lost              []string          `json:",omitempty"` // members that the sender cannot reach now
+	Flags             []toldFlag        `json:",omitempty"`
 }
 
 func (in *info) clone() *info {

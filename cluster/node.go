@@ -29,6 +29,7 @@ type Node struct {
 	retain   int // bytes kept for each peer; 0 is the links' default
 	pause    *pauseWatch
 	judges   judges
+	events   events
 
 	running    chan struct{} // closed when messages can be sent
 	registered chan struct{} // closed when discovery knows this process
@@ -60,6 +61,7 @@ type Node struct {
 	trouble  error          // of discovery
 	rows     map[string]row // of discovery, that cannot be reached
 	pongs    map[string]time.Time
+	flags    map[string]flag
 	addr     string
 	warning  string // about the address
 }
@@ -92,7 +94,7 @@ func New(cfg Config) (*Node, error) {
 		pause:   newPauseWatch(cfg.Profile.timings().suspicionTime(), cfg.Network),
 		running: make(chan struct{}), registered: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),
 		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), fatal: make(chan error, 1), discovery: make(chan struct{}, 1),
-		watchers: map[*watcher]struct{}{}, todo: map[string]struct{}{}, rows: map[string]row{}, pongs: map[string]time.Time{},
+		watchers: map[*watcher]struct{}{}, todo: map[string]struct{}{}, rows: map[string]row{}, pongs: map[string]time.Time{}, flags: map[string]flag{},
 		names: newNames(),
 	}
 	n.self = &info{
@@ -130,7 +132,8 @@ func (n *Node) Alive() []string {
 }
 
 // Fate returns what became of a process: "alive", "suspect", "draining", "left", "dead" or "failed"; empty when this node has never heard of
-// it. It is kept for 24 h after the end. "dead" and "left" are final; "failed" may come back.
+// it. It is kept for 24 h after the end. "dead" and "left" are final, but that "dead" becomes "left" where a peer knows that the process had
+// said goodbye; "failed" may come back.
 func (n *Node) Fate(id string) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

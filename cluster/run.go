@@ -221,13 +221,18 @@ func (n *Node) startGossip(w *wire) (err error) {
 			n.update(func(t *table, now time.Time) { t.gossipJoin(id, addr, now) })
 			n.isBack()
 		},
-		gone: func(id string) {
+		gone: func(id string, left bool) {
 			select {
 			case <-n.ended: // memberlist's suspicion timers outlive its Shutdown
 				return
 			default:
 			}
-			n.update(func(t *table, now time.Time) { t.gossipLeave(id) })
+			n.update(func(t *table, now time.Time) {
+				t.gossipLeave(id)
+				if left { // it said so, to somebody
+					t.heardLeft(id, 0, now)
+				}
+			})
 		},
 		buried: func(id string) bool {
 			n.mu.Lock()
@@ -295,12 +300,14 @@ func (n *Node) evicted(by string) {
 func (n *Node) tick(ctx context.Context) {
 	t := time.NewTicker(pauseTick)
 	defer t.Stop()
+	flags := n.pause.clock()
 	for i := 0; ; i++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
+		flags = n.sweepFlags(flags)
 		gap := n.pause.tick()
 		n.mu.Lock()
 		if gap > 0 {

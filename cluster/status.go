@@ -70,26 +70,51 @@ type Status struct {
 	Level   Level
 	Reasons []Reason // all of them, worst first
 	Members []MemberStatus
+	Flags   []Flag // that are set
 }
 
 // Codes of reasons.
 const (
-	CodeStarting    = "starting"    // the view has not settled
-	CodePaused      = "paused"      // the process was paused and is not acknowledged again
-	CodeDraining    = "draining"    // takes no new work
-	CodeDiscovery   = "discovery"   // discovery cannot be read or written
-	CodeKeyless     = "keyless"     // runs without keys
-	CodeAddress     = "address"     // no address but loopback
-	CodeDown        = "down"        // a member is dead or failed
-	CodeSuspect     = "suspect"     // a member is silent
-	CodeNoLink      = "no_link"     // a member is here, and there is no connection to it
-	CodeVersion     = "version"     // a member has another version
-	CodeSchema      = "schema"      // a member has another schema version
-	CodeClock       = "clock"       // a member's clock is more than 1 s off
-	CodeUnreachable = "unreachable" // in the discovery table, running, and not reachable
-	CodeDatagrams   = "datagrams"   // a member answers on TCP and not on UDP
-	CodeSeed        = "seed"        // a seed of a list or a name does not answer
+	CodeStarting    = "starting"     // the view has not settled
+	CodePaused      = "paused"       // the process was paused and is not acknowledged again
+	CodeDraining    = "draining"     // takes no new work
+	CodeDiscovery   = "discovery"    // discovery cannot be read or written
+	CodeKeyless     = "keyless"      // runs without keys
+	CodeAddress     = "address"      // no address but loopback
+	CodeDown        = "down"         // a member is dead or failed
+	CodeSuspect     = "suspect"      // a member is silent
+	CodeNoLink      = "no_link"      // a member is here, and there is no connection to it
+	CodeVersion     = "version"      // a member has another version
+	CodeSchema      = "schema"       // a member has another schema version
+	CodeClock       = "clock"        // a member's clock is more than 1 s off
+	CodeUnreachable = "unreachable"  // in the discovery table, running, and not reachable
+	CodeRelayed     = "relayed"      // a member is reached through another one
+	CodeDatagrams   = "datagrams"    // a member answers on TCP and not on UDP
+	CodeSeed        = "seed"         // a seed of a list or a name does not answer
+	CodeStore       = "store"        // a member has another file store
+	CodeNobodyLeads = "nobody_leads" // no member is a candidate for leadership
 )
+
+// Tags of other products that tell something about the cluster as a whole.
+const (
+	tagStore     = "filestore.id"
+	tagCandidate = "election.candidate"
+)
+
+// nobodySchedules reports whether every member says that it is no candidate for leadership.
+func (t *table) nobodySchedules() bool {
+	said := false
+	for _, e := range t.members {
+		if !e.shown {
+			continue
+		}
+		if e.info == nil || e.info.Tags[tagCandidate] != "no" {
+			return false
+		}
+		said = true
+	}
+	return said
+}
 
 const maxClockOffset = time.Second
 
@@ -157,7 +182,7 @@ func (t *table) about(e *entry, now time.Time) (reasons []Reason) {
 	}
 	switch e.fate {
 	case FateDead, FateFailed:
-		add(Red, CodeDown, "is down since "+e.since.Format(time.TimeOnly)+why(e), "start it again, or wait for it to come back; nothing is to be done on this node")
+		add(Red, CodeDown, "is down since "+clock(e.since, now)+why(e), "start it again, or wait for it to come back; nothing is to be done on this node")
 		return reasons
 	case FateLeft, "":
 		return nil
@@ -173,6 +198,7 @@ func (t *table) about(e *entry, now time.Time) (reasons []Reason) {
 	own := t.members[t.self].info
 	if level, text := compareVersions(own.Version, e.info.Version); level > Green {
 		remedy := "finish the rolling upgrade"
+		text += ", since " + time.UnixMilli(max(own.Started, e.info.Started)).Format(time.DateTime)
 		if level == Red {
 			remedy = "run versions that are at most one minor version apart"
 		}
@@ -181,10 +207,21 @@ func (t *table) about(e *entry, now time.Time) (reasons []Reason) {
 	if own.Schema != e.info.Schema {
 		add(Red, CodeSchema, fmt.Sprintf("has schema version %d, this node %d", e.info.Schema, own.Schema), "finish the upgrade, so that all nodes know the same schema")
 	}
+	if a, b := own.Tags[tagStore], e.info.Tags[tagStore]; a != "" && b != "" && a != b {
+		add(Red, CodeStore, "has another file store than this node", "let all nodes use one directory or bucket: files that one writes are not there for the other")
+	}
 	if e.measured && (e.offset > maxClockOffset || e.offset < -maxClockOffset) {
 		add(Amber, CodeClock, fmt.Sprintf("has a clock that is %v off", e.offset.Round(10*time.Millisecond)), "set the clocks of all hosts, for example with NTP")
 	}
 	return reasons
+}
+
+// clock is the time of day, with the day where that is another.
+func clock(at, now time.Time) string {
+	if now.Sub(at) > 12*time.Hour {
+		return at.Format(time.DateTime)
+	}
+	return at.Format(time.TimeOnly)
 }
 
 func why(e *entry) string {

@@ -16,9 +16,9 @@ const (
 )
 
 const (
-	silentAfter = 250 * time.Millisecond // a link that is down (it says so after a second of silence) for that long makes its process suspect
-	joinGrace   = 500 * time.Millisecond // how long a newcomer waits for its info to arrive before it is shown without
-	keepFate    = 24 * time.Hour
+	silentAfter = 250 * time.Millisecond        // a link that is down (it says so after a second of silence) for that long makes its process suspect
+	joinGrace   = 500 * time.Millisecond        // how long a newcomer waits for its info to arrive before it is shown without
+	keepFate    = 24*time.Hour + 10*time.Minute // a separation of 24 h heals
 	maxGraves   = 65536
 )
 
@@ -42,6 +42,7 @@ type entry struct {
 	left     bool
 	dead     bool
 	cause    string    // of dead
+	ended    time.Time // of left, where that is known by hearsay
 	linked   bool      // its link brings signs of life
 	heard    time.Time // when its link last did
 	info     *info
@@ -52,7 +53,8 @@ type entry struct {
 	since    time.Time // of fate
 	shown    bool      // in Alive
 	offset   time.Duration
-	measured bool // offset is known
+	measured bool   // offset is known
+	relay    string // ID of the member through which its link goes; empty: directly
 }
 
 func newTable(self *info, addr string, now time.Time) *table {
@@ -244,6 +246,9 @@ func (t *table) refresh(now time.Time) (changed []string) {
 		was, shown := e.fate, e.shown
 		if fate != was {
 			e.fate, e.since = fate, now
+			if fate == FateLeft && !e.ended.IsZero() {
+				e.since = e.ended
+			}
 		}
 		e.shown = t.show(e, now)
 		if fate != was || e.shown != shown {

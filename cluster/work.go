@@ -11,7 +11,7 @@ import (
 func (n *Node) work(ctx context.Context) {
 	ping := time.NewTicker(2 * time.Second)
 	defer ping.Stop()
-	said := map[string]string{}
+	said := map[string]spoken{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -33,15 +33,22 @@ func (n *Node) work(ctx context.Context) {
 				entries = append(entries, *e)
 			}
 		}
+		for id := range said {
+			if n.table.members[id] == nil {
+				delete(said, id)
+			}
+		}
 		for id := range n.pongs {
 			if n.table.members[id] == nil && !n.inRowsLocked(id) {
 				delete(n.pongs, id)
 			}
 		}
 		n.mu.Unlock()
-		tell = tell || slices.ContainsFunc(entries, func(e entry) bool { return e.fate == FateFailed })
+		tell = tell || slices.ContainsFunc(entries, func(e entry) bool {
+			return e.fate == FateFailed || e.fate == FateLeft && e.info != nil && e.info.Left // heard of it first hand
+		})
 		if tell {
-			body := n.selfInfo()
+			body := n.selfInfo(tellGone)
 			for _, id := range n.peers() {
 				n.respond(id, laneControl, controlEnvelope(kindInfo, 0), body)
 			}
@@ -86,36 +93,50 @@ func (n *Node) oldest() bool {
 	return len(ids) > 0 && ids[0] == n.ID()
 }
 
-// say writes one line for each coming and going.
-func (n *Node) say(said map[string]string, e entry, m Member) {
+// say writes one line for each coming and going, and keeps what happened.
+func (n *Node) say(said map[string]spoken, e entry, m Member) {
 	was := said[e.id]
-	is := ""
+	is := was
 	switch {
 	case e.shown:
-		is = FateAlive
+		is.fate = FateAlive
 	case e.fate == FateLeft || e.fate == FateDead || e.fate == FateFailed:
-		is = e.fate
+		is.fate = e.fate
 	}
-	if is == was || is == "" {
+	if e.info != nil {
+		is.revision = e.info.Revision
+	}
+	if is == was || is.fate == "" || was.fate == "" && !e.shown && e.info == nil { // or it is known by hearsay alone
 		return
 	}
 	said[e.id] = is
 	args := []any{"member", m.Name, "id", m.ID, "addr", m.Addr}
 	switch {
-	case is == FateAlive && was == "":
+	case is.fate == was.fate && is.fate == FateAlive:
+		n.events.add(EventUpdated, m)
+	case is.fate == was.fate:
+	case is.fate == FateAlive && was.fate == "":
 		n.log.Info("member joined", args...)
-	case is == FateAlive:
+		n.events.add(EventJoined, m)
+	case is.fate == FateAlive:
 		n.log.Info("member is back", args...)
-	case is == FateLeft:
+		n.events.add(EventBack, m)
+	case is.fate == FateLeft:
 		n.log.Info("member left", args...)
-	case is == FateDead:
+		n.events.add(EventLeft, m)
+	case is.fate == FateDead:
 		n.log.Warn("member is dead", append(args, "cause", m.Cause)...)
+		n.events.add(EventDead, m)
 	default:
 		n.log.Warn("member does not answer", args...)
+		n.events.add(EventFailed, m)
 	}
-	if is == FateLeft || is == FateDead {
-		delete(said, e.id)
-	}
+}
+
+// spoken is what was said last of a member.
+type spoken struct {
+	fate     string
+	revision uint64
 }
 
 // pingAll tries the datagrams of all members.

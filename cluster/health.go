@@ -53,7 +53,7 @@ func (n *Node) status() Status {
 			m.Reasons = n.ownReasonsLocked(now)
 		} else {
 			m.Reasons = n.table.about(e, now)
-			if at, ok := n.pongs[e.id]; e.shown && e.linked && now.Sub(e.first) > datagramsWithin && (!ok || now.Sub(at) > datagramsWithin) {
+			if at, ok := n.pongs[e.id]; e.relay == "" && e.shown && e.linked && now.Sub(e.first) > datagramsWithin && (!ok || now.Sub(at) > datagramsWithin) {
 				m.Reasons = append(m.Reasons, Reason{Code: CodeDatagrams, Level: Amber, Text: m.Member.Name + " answers on TCP and not on UDP",
 					Remedy: "let its port be reached over UDP too, so that failures are found quickly"})
 			}
@@ -102,7 +102,7 @@ func (n *Node) ownReasonsLocked(now time.Time) (reasons []Reason) {
 	return reasons
 }
 
-// measure copies the clock offsets from the links.
+// measure copies the clock offsets, and who relays, from the links.
 func (n *Node) measure() {
 	if n.cfg.Single || !n.isRunning() {
 		return
@@ -110,12 +110,13 @@ func (n *Node) measure() {
 	ids := n.peers()
 	for _, id := range ids {
 		offset, _, ok := n.mesh.Offset(id)
-		if !ok {
-			continue
-		}
+		via := n.mesh.Via(id)
 		n.mu.Lock()
 		if e := n.table.members[id]; e != nil {
-			e.offset, e.measured = offset, true
+			e.relay = via
+			if ok {
+				e.offset, e.measured = offset, true
+			}
 		}
 		n.mu.Unlock()
 	}

@@ -24,6 +24,7 @@ type Node struct {
 	inbox    *inbox
 	calls    *calls
 	loopback *credit
+	relays   relays
 	senders  senders
 	hooks    *hookQueue
 	retain   int // bytes kept for each peer; 0 is the links' default

@@ -95,10 +95,10 @@ func (n *Node) runCluster(ctx context.Context, cancel func()) error {
 	w := newWire(n.log, n.cfg.Network, guard, ln, pc, adv, n.spawn)
 	defer w.close()
 	meshed := make(chan struct{})
-	w.onLink = func(c net.Conn) {
+	w.onLink = func(c net.Conn, via string) {
 		select {
 		case <-meshed:
-			if err := n.mesh.Accept(c); err != nil {
+			if err := n.mesh.AcceptVia(c, via); err != nil {
 				n.log.Debug("link ended", "err", err)
 			}
 		case <-ctx.Done():
@@ -106,6 +106,14 @@ func (n *Node) runCluster(ctx context.Context, cancel func()) error {
 		}
 	}
 	w.onAsk = func(c net.Conn) { answerQuestion(c, n.find) }
+	w.onRelay = func(c net.Conn) {
+		select {
+		case <-meshed:
+			n.serveRelay(c)
+		case <-ctx.Done():
+			c.Close()
+		}
+	}
 	w.onPong = n.pong
 	n.mu.Lock()
 	n.wire, n.addr, n.warning = w, adv.String(), adv.Warn
@@ -263,6 +271,7 @@ func (n *Node) newMesh() (*link.Mesh, error) {
 			}
 			return n.wire.dial(ctx, addr, toLink)
 		},
+		Relay:   n.relay,
 		OnFrame: n.frame,
 		OnUp: func(id string) {
 			n.update(func(t *table, now time.Time) { t.linkUp(id, now) })

@@ -47,6 +47,7 @@ type Member struct {
 	LastSeen                time.Time     // last sign of life, to a second; this node's own is now
 	ClockOffset             time.Duration // its clock minus ours, ± half the round trip; 0 until measured
 	Linked                  bool          // there is a connection to it now
+	Relay                   string        // ID of the member through which that connection goes; empty where it is direct
 	Draining                bool
 	Tags                    map[string]string
 }
@@ -189,7 +190,13 @@ func (t *table) about(e *entry, now time.Time) (reasons []Reason) {
 	case FateSuspect:
 		add(Amber, CodeSuspect, "has been silent for "+now.Sub(e.heard).Round(100*time.Millisecond).String(), "wait a second: it is either back or called down then")
 	}
-	if !e.linked && e.fate != FateSuspect && now.Sub(e.joined) > silentAfter {
+	if e.relay != "" {
+		via := e.relay
+		if r := t.members[via]; r != nil && r.info != nil && r.info.Name != "" {
+			via = r.info.Name
+		}
+		add(Amber, CodeRelayed, "cannot be reached from here, and what is sent to it goes through "+via, "let its port be reached over TCP from this host, and this node's from there")
+	} else if !e.linked && e.fate != FateSuspect && now.Sub(e.joined) > silentAfter {
 		add(Amber, CodeNoLink, "has no connection to this node", "let its port be reached over TCP from this host, and this node's from there")
 	}
 	if e.info == nil {
@@ -250,7 +257,7 @@ func (t *table) replaced(e *entry) bool {
 func (t *table) member(e *entry, now time.Time) Member {
 	m := Member{
 		ID: e.id, Addr: e.addr, State: State(e.fate), Since: e.since, Cause: e.cause,
-		LastSeen: e.seen, ClockOffset: e.offset, Linked: e.linked,
+		LastSeen: e.seen, ClockOffset: e.offset, Linked: e.linked, Relay: e.relay,
 	}
 	if e.id == t.self {
 		m.Linked = true

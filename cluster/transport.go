@@ -17,11 +17,13 @@ import (
 
 // The first byte of an authenticated stream, and of an opened datagram.
 const (
-	toGossip = 'g'
-	toLink   = 'l'
-	toAsk    = 'a'
-	toPing   = 'p' // datagrams only: answered by toPong
-	toPong   = 'o'
+	toGossip  = 'g'
+	toLink    = 'l'
+	toAsk     = 'a'
+	toRelay   = 'r' // then the ID of the member that is to be reached
+	toRelayed = 'v' // a link that came through another member: then that one's ID
+	toPing    = 'p' // datagrams only: answered by toPong
+	toPong    = 'o'
 )
 
 const maxDatagram = 64 << 10
@@ -40,9 +42,10 @@ type wire struct {
 	packets chan *memberlist.Packet
 	gossip  chan net.Conn
 
-	onLink func(c net.Conn)
-	onAsk  func(c net.Conn)
-	onPong func(from string)
+	onLink  func(c net.Conn, via string)
+	onAsk   func(c net.Conn)
+	onRelay func(c net.Conn)
+	onPong  func(from string)
 
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{} // handed to memberlist, to be closed with the wire
@@ -142,6 +145,13 @@ func (w *wire) admit(raw net.Conn, leave func()) {
 		c.Close()
 		return
 	}
+	via := ""
+	if kind[0] == toRelayed {
+		if via, err = readShortString(c); err != nil || via == "" {
+			c.Close()
+			return
+		}
+	}
 	_ = c.SetDeadline(time.Time{})
 	leave()
 	switch kind[0] {
@@ -156,7 +166,13 @@ func (w *wire) admit(raw net.Conn, leave func()) {
 			c.Close()
 		}
 	case toLink:
-		w.onLink(c)
+		w.onLink(c, "")
+	case toRelayed:
+		w.onLink(c, via)
+	case toRelay:
+		if c = w.track(c); c != nil {
+			w.onRelay(c)
+		}
 	case toAsk:
 		w.onAsk(c)
 	default:

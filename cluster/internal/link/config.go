@@ -49,6 +49,11 @@ type Config struct {
 	// is wanted and is not up. An error that wraps ErrRefused or syscall.ECONNREFUSED says that nothing listens there.
 	Dial func(ctx context.Context, id string) (net.Conn, error)
 
+	// Relay returns an authenticated stream to that process through a third one, and the ID of that, for a process that Dial does not
+	// reach. The stream is made anew whenever it ends, and left as soon as Dial reaches the process again. ErrNoRelay says that there is
+	// none at the moment. nil: links are direct.
+	Relay func(ctx context.Context, id string) (c net.Conn, via string, err error)
+
 	// OnFrame takes a payload: one call at a time for a sender and lane, in order. The payload is valid until it returns. Blocking is
 	// back-pressure for that sender and lane and for nobody else.
 	OnFrame func(from string, lane Lane, payload []byte)

@@ -11,14 +11,16 @@ import (
 
 // conn is one established connection to a peer. Its reader, writer and pulse end together.
 type conn struct {
-	p     *peer
-	nc    net.Conn
-	name  connName
-	begun time.Time
-	once  sync.Once
-	stop  chan struct{} // closed by close
-	done  chan struct{} // closed when reader, writer and pulse have ended
-	wake  chan struct{} // for the writer
+	p        *peer
+	nc       net.Conn
+	name     connName
+	via      string // who relays it; empty is nobody
+	features uint64 // of the peer
+	begun    time.Time
+	once     sync.Once
+	stop     chan struct{} // closed by close
+	done     chan struct{} // closed when reader, writer and pulse have ended
+	wake     chan struct{} // for the writer
 
 	reads  atomic.Uint32 // counts reads, for the pulse
 	proofs atomic.Uint32 // counts what shows that the peer hears us: pongs, acknowledgements that move

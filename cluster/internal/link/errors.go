@@ -17,4 +17,6 @@ var (
 	ErrTooLarge = errors.New("link: payload too large")
 	// ErrRefused is wrapped by an error of Config.Dial that says the same as syscall.ECONNREFUSED: nothing listens there.
 	ErrRefused = errors.New("link: connection refused")
+	// ErrNoRelay is wrapped by an error of Config.Relay when nobody can relay.
+	ErrNoRelay = errors.New("link: nobody to relay")
 )

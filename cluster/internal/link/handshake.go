@@ -24,6 +24,7 @@ import (
 // attempt is a handshake. A peer has one at a time.
 type attempt struct {
 	dialled bool
+	how     route
 	said    bool // the HELLO is sent, or about to be
 	number  uint64
 	once    sync.Once
@@ -49,13 +50,22 @@ func pauseAfter(tries int) time.Duration {
 	return d/2 + rand.N(d/2)
 }
 
+// route is how a dial goes.
+type route int
+
+const (
+	direct route = iota
+	relayed
+	upgrade // direct, while a relayed connection carries frames
+)
+
 // dial makes a connection within the timeout; it returns when it is established or has failed.
-func (p *peer) dial(timeout time.Duration) error {
+func (p *peer) dial(timeout time.Duration, how route) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	a := &attempt{dialled: true, stop: cancel, done: make(chan struct{})}
+	a := &attempt{dialled: true, how: how, stop: cancel, done: make(chan struct{})}
 	p.mu.Lock()
-	if p.over.Load() || p.up || p.owner != nil {
+	if p.over.Load() || p.up != (how == upgrade) || p.owner != nil {
 		p.mu.Unlock()
 		return errVoid
 	}
@@ -82,7 +92,13 @@ func (p *peer) dial(timeout time.Duration) error {
 }
 
 func (p *peer) dialWith(ctx context.Context, a *attempt) (_ *conn, err error) {
-	nc, err := p.m.cfg.Dial(ctx, p.id)
+	var nc net.Conn
+	var via string
+	if a.how == relayed {
+		nc, via, err = p.m.cfg.Relay(ctx, p.id)
+	} else {
+		nc, err = p.m.cfg.Dial(ctx, p.id)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +133,7 @@ func (p *peer) dialWith(ctx context.Context, a *attempt) (_ *conn, err error) {
 		return nil, fmt.Errorf("its address belongs to the process %.80q", answer.id)
 	}
 	c := newConn(p, nc, connName{p.m.cfg.Self, a.number})
+	c.via, c.features = via, answer.features
 	mine, err := p.settle(a)
 	if err != nil {
 		return nil, err
@@ -136,13 +153,16 @@ func (p *peer) dialWith(ctx context.Context, a *attempt) (_ *conn, err error) {
 
 // Accept takes an authenticated stream that a peer has dialled and returns when it has ended, with the reason when the peer was refused.
 // Before Run it waits for Run; conn is closed in any case.
-func (m *Mesh) Accept(nc net.Conn) error {
+func (m *Mesh) Accept(nc net.Conn) error { return m.AcceptVia(nc, "") }
+
+// AcceptVia is Accept for a stream that came through the process via.
+func (m *Mesh) AcceptVia(nc net.Conn, via string) error {
 	defer nc.Close()
 	if !m.enter() {
 		return ErrClosed
 	}
 	defer m.wg.Done()
-	c, err := m.accept(nc)
+	c, err := m.accept(nc, via)
 	if err != nil {
 		return err
 	}
@@ -150,7 +170,7 @@ func (m *Mesh) Accept(nc net.Conn) error {
 	return nil
 }
 
-func (m *Mesh) accept(nc net.Conn) (*conn, error) {
+func (m *Mesh) accept(nc net.Conn, via string) (*conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patientTimeout)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
@@ -183,7 +203,7 @@ func (m *Mesh) accept(nc net.Conn) (*conn, error) {
 	if reason := p.begin(a, h); reason != "" {
 		return nil, refuse(refuseCrossed, reason)
 	}
-	c, err := p.acceptWith(nc, a)
+	c, err := p.acceptWith(nc, via, a, h)
 	p.mu.Lock()
 	if p.owner == a {
 		p.owner = nil
@@ -248,7 +268,7 @@ func (p *peer) begin(a *attempt, h hello) (reason string) {
 	return ""
 }
 
-func (p *peer) acceptWith(nc net.Conn, a *attempt) (*conn, error) {
+func (p *peer) acceptWith(nc net.Conn, via string, a *attempt, in hello) (*conn, error) {
 	p.mu.Lock()
 	h := p.helloLocked()
 	p.mu.Unlock()
@@ -276,11 +296,12 @@ func (p *peer) acceptWith(nc net.Conn, a *attempt) (*conn, error) {
 		return nil, err
 	}
 	c := newConn(p, nc, connName{p.id, a.number})
+	c.via, c.features = via, in.features
 	return c, p.establish(a, c, mine, theirs)
 }
 
 func (p *peer) helloLocked() hello {
-	return hello{min: protoMin, max: protoMax, last: p.last, id: p.m.cfg.Self, cluster: p.m.cfg.Cluster}
+	return hello{min: protoMin, max: protoMax, features: p.m.features(), last: p.last, id: p.m.cfg.Self, cluster: p.m.cfg.Cluster}
 }
 
 // settle ends the previous connection, if any, and returns where this side stands from then on.
@@ -322,7 +343,15 @@ func (p *peer) establish(a *attempt, c *conn, mine, theirs positions) error {
 		c.ackedAt[l] = mine[l].expect
 	}
 	p.stats.connections++
-	p.conn, p.last = c, c.name
+	p.conn, p.last, p.features = c, c.name, c.features
+	if c.via != "" {
+		p.directAt = time.Now().Add(upgradePause)
+		if !p.bettered.IsZero() && time.Since(p.bettered) < fickle {
+			p.directAt = time.Now().Add(ficklePause) // the direct way is there and does not hold
+		}
+	} else if a.how == upgrade {
+		p.bettered = time.Now()
+	}
 	p.broke, p.deadTold, p.probes = false, false, 0
 	p.setUpLocked(true)
 	p.mu.Unlock()

@@ -314,6 +314,20 @@ func (m *Mesh) Up(id string) bool {
 	return p.up
 }
 
+// Via returns the process that relays the link to that process at the moment; empty when the link is direct or not up.
+func (m *Mesh) Via(id string) string {
+	p := m.peer(id)
+	if p == nil {
+		return ""
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn == nil || !p.up {
+		return ""
+	}
+	return p.conn.via
+}
+
 // Offset returns how far that process' clock is ahead of this one's, and the round trip with which it was measured; ok is false before
 // the first measurement.
 func (m *Mesh) Offset(id string) (offset, rtt time.Duration, ok bool) {

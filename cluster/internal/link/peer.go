@@ -2,6 +2,7 @@ package link
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,10 @@ type peer struct {
 	urgent   bool // manage shall dial at once
 	short    int  // connections in a row that ended soon
 	starved  bool // a post found no room since the last that was freed
+
+	features uint64    // of the peer, from its last HELLO
+	directAt time.Time // when the direct way is to be tried again, while the connection is relayed
+	bettered time.Time // when a direct connection last took the place of a relayed one
 
 	clock   clock
 	changed chan struct{} // closed at the next acknowledgement, made by Flush
@@ -105,6 +110,9 @@ func (p *peer) setUpLocked(up bool) {
 		p.m.event(p.m.cfg.OnUp, p.id)
 	} else {
 		p.m.event(p.m.cfg.OnDown, p.id)
+		if a := p.owner; a != nil && a.how == upgrade && !a.said {
+			a.cancel() // what may hang must not delay another relay
+		}
 	}
 	p.nudge()
 }
@@ -209,10 +217,14 @@ const (
 	yieldFirst     = 30 * time.Millisecond // the higher ID lets the lower one dial first
 	maxPause       = time.Second
 	longLife       = time.Second // of a connection that was good
-	maxShort       = 8           // shorter ones without a frame that are made again at once
+	directTimeout  = time.Second // of a dial after which a relay is asked
+	upgradePause   = 3 * time.Second
+	fickle         = 30 * time.Second // a direct connection that was lost within that time of its making
+	ficklePause    = time.Minute      // lets the relayed one stay for that
+	maxShort       = 8                // shorter ones without a frame that are made again at once
 )
 
-// manage dials while a link is wanted and not up.
+// manage dials while a link is wanted and not up, or is up by a detour.
 func (p *peer) manage() {
 	refused, tries := 0, 0
 	if p.m.cfg.Self > p.id {
@@ -229,23 +241,33 @@ func (p *peer) manage() {
 			p.urgent, refused, tries = false, 0, 0
 		}
 		short := p.short
+		better := p.betterLocked()
 		p.mu.Unlock()
 		if !need {
 			select {
 			case <-p.kick:
-				continue
+			case <-better:
+				if err := p.dial(attemptTimeout, upgrade); err != nil {
+					p.mu.Lock()
+					p.directAt = time.Now().Add(upgradePause)
+					p.mu.Unlock()
+				}
 			case <-p.end:
 				return
 			}
+			continue
 		}
 		if tries == 0 && short > maxShort {
 			p.pause(pauseAfter(short - maxShort)) // connections are made and fail: do not spin
 		}
 		timeout := attemptTimeout
+		if p.m.cfg.Relay != nil {
+			timeout = directTimeout
+		}
 		if tries%3 == 2 {
 			timeout = patientTimeout
 		}
-		err := p.dial(timeout)
+		err := p.dial(timeout, direct)
 		if err == nil {
 			continue
 		}
@@ -261,9 +283,17 @@ func (p *peer) manage() {
 			p.m.event(p.m.cfg.OnDead, p.id)
 		}
 		probing := p.broke && !p.deadTold && tries < deathProbes
+		detour := p.m.cfg.Relay != nil && p.wanted && !(p.broke && refused > 0 && tries < deathProbes) // who is about to be proven dead is
 		p.mu.Unlock()
 		if tries == 1 || tries%64 == 0 {
 			p.m.log.Debug("link: dial failed", "peer", p.id, "tries", tries, "error", err)
+		}
+		if detour {
+			if err := p.dial(attemptTimeout, relayed); err == nil {
+				continue
+			} else if !errors.Is(err, ErrNoRelay) && (tries == 1 || tries%64 == 0) {
+				p.m.log.Debug("link: not relayed", "peer", p.id, "tries", tries, "error", err)
+			}
 		}
 		if probing {
 			p.pause(probeSpacing)
@@ -271,6 +301,14 @@ func (p *peer) manage() {
 			p.pause(pauseAfter(tries))
 		}
 	}
+}
+
+// betterLocked fires when the direct way is to be tried beside a relayed connection.
+func (p *peer) betterLocked() <-chan time.Time {
+	if p.conn == nil || p.conn.via == "" || !p.up || !p.wanted || p.owner != nil {
+		return nil
+	}
+	return time.After(time.Until(p.directAt))
 }
 
 // pause waits, less when the connection ends or comes up.

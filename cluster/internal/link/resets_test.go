@@ -60,7 +60,7 @@ func TestNothingIsLostThroughResets(t *testing.T) {
 	r := &resetter{}
 	w.wrap = r.wrap
 	got := newCounter()
-	cfg := link.Config{OnFrame: got.onFrame, Retain: 4 << 20, Window: 1 << 20}
+	cfg := link.Config{OnFrame: got.onFrame, Retain: 1 << 20, Window: 256 << 10}
 	a, b := pair(t, w, cfg, cfg)
 	var stop atomic.Bool
 	var sent [2][lanes]uint64

@@ -115,7 +115,7 @@ func (t *table) linkUp(id string, now time.Time) {
 
 func (t *table) linkDown(id string, now time.Time) {
 	if e := t.members[id]; e != nil && e.linked {
-		e.linked, e.heard, e.seen = false, now, now
+		e.linked, e.relay, e.heard, e.seen = false, "", now, now
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// FS shows the store as a read-only file system, for http.FileServerFS, templates and the like. Its files cannot seek; ctx bounds every call.
+// FS shows the store as a read-only file system, for http.FileServerFS, templates and the like: its files are *File. ctx bounds every call.
 func (s *Store) FS(ctx context.Context) fs.FS { return storeFS{ctx, s} }
 
 // storeFS keeps a context because fs.FS has no place for one.
@@ -25,9 +25,9 @@ func (f storeFS) Open(name string) (fs.File, error) {
 		return fault(fs.ErrInvalid)
 	}
 	if name != "." {
-		r, o, err := f.s.Get(f.ctx, name, nil)
+		file, err := f.s.Open(f.ctx, name)
 		if err == nil {
-			return &file{ReadCloser: r, info: info{o}}, nil
+			return file, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			if errors.Is(err, ErrInvalidKey) {
@@ -61,13 +61,6 @@ func (f storeFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	}
 	return entries, nil
 }
-
-type file struct {
-	io.ReadCloser
-	info info
-}
-
-func (f *file) Stat() (fs.FileInfo, error) { return f.info, nil }
 
 type dir struct {
 	info    info

@@ -1,12 +1,9 @@
 package cluster_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -77,71 +74,6 @@ func TestCutAndHeal(t *testing.T) {
 		}, nil)
 		t.Log("heal: gossip too after", time.Since(at).Round(time.Millisecond))
 	}
-}
-
-// child is a node in a process of its own.
-type child struct {
-	id  string
-	cmd *exec.Cmd
-}
-
-// TestMain runs the test binary as a node when it is told to.
-func TestMain(m *testing.M) {
-	if seed := os.Getenv("NINES_CLUSTER_CHILD"); seed != "" {
-		childMain(seed)
-		return
-	}
-	os.Exit(m.Run())
-}
-
-func childMain(seed string) {
-	key, err := cluster.ParseKey(os.Getenv("NINES_CLUSTER_KEY"))
-	if err != nil {
-		panic(err)
-	}
-	n, err := cluster.New(cluster.Config{
-		ClusterName: "test", Discovery: cluster.StaticDiscovery(seed), Keys: [][]byte{key}, BindAddr: "127.0.0.1:0", Logger: logger(), Version: "1.0.0",
-	})
-	if err != nil {
-		panic(err)
-	}
-	n.Handle("echo", func(_ context.Context, _ string, p []byte) ([]byte, error) { return p, nil })
-	n.Handle("pauses", func(context.Context, string, []byte) ([]byte, error) {
-		return fmt.Append(nil, n.Stats().Pauses, " ", strings.Join(n.Alive(), ",")), nil
-	})
-	go func() {
-		_ = n.WaitReady(context.Background())
-		fmt.Println("id", n.ID())
-		// The parent holds the other end: without it the child must not stay.
-		_, _ = bufio.NewReader(os.Stdin).ReadByte()
-		os.Exit(0)
-	}()
-	if err := n.Run(context.Background()); err != nil {
-		fmt.Println("end", err)
-		os.Exit(3)
-	}
-}
-
-func spawn(t *testing.T, seed string) *child {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "NINES_CLUSTER_CHILD="+seed, "NINES_CLUSTER_KEY="+cluster.FormatKey(testKey))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		in.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	require.NoError(t, err)
-	id, ok := strings.CutPrefix(strings.TrimSpace(line), "id ")
-	require.True(t, ok, line)
-	return &child{id: id, cmd: cmd}
 }
 
 // watch measures how long it takes until ok, woken by Notify.

@@ -20,7 +20,7 @@
 //     its own goroutine at the receiver and its own credit, and Bulk may fill half of the retention and Live seven eighths.
 //   - Memory is bounded: Retain bytes for each peer plus at most one payload a lane on the sending side, Window bytes a lane twice plus
 //     one payload on the receiving side.
-//   - A process that ends is known (OnDead) within a few dials of its connections' end, about 20 ms; one that is silent for a second is
+//   - A process that ends is known (OnDead) within a few dials of its connections' end, about 10 ms; one that is silent for a second is
 //     down; a process that was itself paused does not take that for its peers' silence.
 //
 // # Not guaranteed

@@ -211,8 +211,8 @@ func (p *peer) noteAckLocked() {
 const (
 	attemptTimeout = 2 * time.Second       // of one dial with its handshake: what hangs in a cut is tried anew
 	patientTimeout = 6 * time.Second       // of each third one, for a slow network or machine
-	probeSpacing   = 7 * time.Millisecond  // between the first dials after a connection ended
-	deathProbes    = 10                    // how many of those
+	probeSpacing   = time.Millisecond      // between the first dials after a connection ended
+	deathProbes    = 60                    // how many of those
 	deathRefusals  = 3                     // in a row prove the death
 	yieldFirst     = 30 * time.Millisecond // the higher ID lets the lower one dial first
 	maxPause       = time.Second

@@ -3,6 +3,8 @@ package cluster_test
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,5 +144,108 @@ func TestCutHost(t *testing.T) {
 			t.Logf("healed: all views equal after %s", text)
 			require.LessOrEqual(t, quantile(sorted, 0.9), 2*time.Second)
 		})
+	}
+}
+
+// watchFabric requires that for that long no child loses another. Where a process had no time to run, which it reports, the time does not count.
+func watchFabric(t *testing.T, what string, d time.Duration, children []*child) {
+	t.Helper()
+	for range 3 {
+		pauses := func() (sum int64) {
+			for _, c := range children {
+				sum += c.last().Pauses
+			}
+			return sum
+		}
+		before, at := pauses(), time.Now()
+		suspects, lost := 0, ""
+		for end := time.After(d); ; {
+			select {
+			case <-end:
+			case <-time.After(50 * time.Millisecond):
+				continue
+			}
+			break
+		}
+		for _, c := range children {
+			for _, r := range c.since(at) {
+				if len(r.Alive) != len(children) {
+					lost += fmt.Sprintf("%v after %v: %v; ", c.id, time.Duration(r.At-at.UnixNano()), r.Fates)
+				}
+				for _, fate := range r.Fates {
+					if fate == cluster.FateSuspect {
+						suspects++
+					}
+				}
+			}
+		}
+		if after := pauses(); lost != "" && after != before {
+			t.Logf("%s: once more, processes did not run for a while", what)
+			assembled(t, children...)
+			continue
+		}
+		require.Empty(t, lost, "%s: false deaths", what)
+		t.Logf("%s for %v: 0 false deaths, %d reports of a suspect", what, d, suspects)
+		return
+	}
+	t.Logf("%s: this machine is too busy to say", what)
+}
+
+// What a network loses kills nobody.
+func TestLossKillsNobody(t *testing.T) {
+	t.Parallel()
+	f := newFabric(t, 3)
+	children := f.spawn()
+	d := 4 * time.Second
+	if chaos {
+		d = time.Minute
+	}
+	for _, x := range []struct{ what, rule string }{
+		{"10 % of all frames lost", "numgen random mod 100 < 10"},
+		{"20 % of all frames lost", "numgen random mod 100 < 20"},
+		{"30 % of all frames lost", "numgen random mod 100 < 30"},
+		{"one way cut", "ip saddr " + f.addr(0) + " ip daddr " + f.addr(2)},
+		{"UDP to a host dead", "ip daddr " + f.addr(2) + " ip protocol udp"},
+		{"all UDP dead", "ip protocol udp"},
+	} {
+		if !chaos && strings.HasPrefix(x.what, "20") {
+			continue
+		}
+		f.drop(x.rule)
+		watchFabric(t, x.what, d, children)
+		f.heal()
+		assembled(t, children...)
+	}
+}
+
+// A process is stopped for three times the suspicion time, and nobody answers it when it goes on: it serves nothing until somebody has.
+func TestStoppedProcessServesNothingBeforeItIsVerified(t *testing.T) {
+	t.Parallel()
+	f := newFabric(t, 3)
+	children := f.spawn()
+	for range times(1, 5) {
+		stopped, rest := children[2], children[:2]
+		require.NoError(t, stopped.cmd.Process.Signal(syscall.SIGSTOP))
+		at := time.Now()
+		for _, c := range rest {
+			c.waitAfter(t, at, func(r report) bool { return r.Fates[stopped.id] == cluster.FateFailed })
+		}
+		if wait := 3*800*time.Millisecond - time.Since(at); wait > 0 {
+			<-time.After(wait)
+		}
+		f.cut(2)
+		at = time.Now()
+		require.NoError(t, stopped.cmd.Process.Signal(syscall.SIGCONT))
+		stopped.waitAfter(t, at, func(r report) bool { return !r.Ready })
+		<-time.After(700 * time.Millisecond) // of the 1.8 s in which the others may answer
+		for _, r := range stopped.since(at) {
+			require.False(t, r.Ready, "it serves before anybody has acknowledged it: %+v", r)
+			require.Len(t, r.Alive, 3, "and holds its own absence against nobody: %+v", r)
+		}
+		plugged := time.Now()
+		f.plug(2)
+		took := stopped.waitAfter(t, at, func(r report) bool { return r.Ready })
+		t.Logf("ready %v after it went on, %v after the others could be reached", took.Round(time.Millisecond), time.Since(plugged).Round(time.Millisecond))
+		assembled(t, children...)
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/nines-go/nines/internal/dialect"
 )
 
-// DB is the master database; *sqlx.DB and *dbrouter.Master satisfy it.
+// DB is the master database; *sqlx.DB and *dbrouter.Master satisfy it. A DB that also has a method NowUS() int64, microseconds since 1970, is
+// asked for the time instead of the database's own clock: jobstest has one.
 type DB interface {
 	DriverName() string
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
@@ -57,6 +58,9 @@ type Config struct {
 	// Queues is how many jobs of each queue this process runs at once, up to 10,000; queues that are not named are not served here.
 	// nil is {"default": 100}.
 	Queues map[string]int
+	// ClusterLimits is how many jobs of a queue all nodes together run at once, 1 to 1,000,000; queues that are not named have no such
+	// limit. Each node heeds its own: give all the same. Claims of such a queue take turns, which costs throughput.
+	ClusterLimits map[string]int
 	// Poll is the longest time until work is seen of which no message told; 0 is 1 s, at least 10 ms. Shorter costs queries.
 	Poll time.Duration
 	// Keep is how long finished jobs stay listed; 0 is 7 days, at least 1 min.
@@ -80,6 +84,7 @@ const (
 	maxName            = 128
 	maxArgs            = 1 << 20
 	maxErrorText       = 16 << 10
+	maxCount           = 1_000_000
 )
 
 // isNil reports whether an interface holds nothing, or a pointer to nothing.
@@ -127,6 +132,14 @@ func (c *Config) validate() (dialect.Dialect, error) {
 		}
 		if limit < 1 || limit > maxLimit {
 			bad("Queues", fmt.Sprintf("%d for %q", limit, name), fmt.Sprintf("use 1 to %d", maxLimit))
+		}
+	}
+	for name, limit := range c.ClusterLimits {
+		if err := validName(name); err != nil {
+			bad("ClusterLimits", fmt.Sprintf("%q", name), err.Error())
+		}
+		if limit < 1 || limit > maxCount {
+			bad("ClusterLimits", fmt.Sprintf("%d for %q", limit, name), fmt.Sprintf("use 1 to %d, or leave it out", maxCount))
 		}
 	}
 	if c.Poll != 0 && c.Poll < minPoll {

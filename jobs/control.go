@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/nines-go/nines/internal/dialect"
 )
 
 // Cancel ends a job: at once when it waits; when it runs, by the end of its context with ErrCancelled, on its own node within a second.
@@ -51,20 +53,21 @@ func (r *Runner) sendCancel(id int64) {
 }
 
 // Retry makes a finished job available again, whatever its outcome, with at least one more attempt; one that waits for its time may run
-// now. A running one is left alone. ErrNotFound for an id that is not there; ErrDuplicate when its unique key is live again.
+// now. A job that failed goes on from the position that it saved, one that had succeeded begins anew. A running one is left alone. ErrNotFound for an id that is not there; ErrDuplicate when its unique key is live again.
 func (r *Runner) Retry(ctx context.Context, id int64) error {
 	if err := r.ensure(ctx); err != nil {
 		return err
 	}
 	fail := func(err error) error { return fmt.Errorf("jobs: retry job %d: %w", id, err) }
 	// The attempts so far no longer count, but stay numbered: the number is the fence against a worker of before.
-	n, err := r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET state=1, outcome='pending', run_us={now}, deadline_us=0, held=0, cancel=0, owner=NULL, progress=0, note='', done_us=0, uncounted=attempt
-		WHERE id=? AND state IN (0,3) AND (unique_key IS NULL OR state=0 OR NOT EXISTS (SELECT 1 FROM (SELECT kind, unique_key, id FROM nines_jobs WHERE state<3) o WHERE o.kind=nines_jobs.kind AND o.unique_key=nines_jobs.unique_key AND o.id<>nines_jobs.id))`, id)
+	n, err := r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET position=CASE WHEN outcome IN ('succeeded','warning') THEN '' ELSE position END, output='', outcome='pending', run_us={now}, deadline_us=0,
+		held=CASE WHEN limit_key IS NULL THEN 0 ELSE 2 END, cancel=0, owner=NULL, progress=0, note='', done_us=0, uncounted=attempt, state=CASE WHEN limit_key IS NULL THEN 1 ELSE 0 END
+		WHERE id=? AND state IN (0,3) AND (unique_key IS NULL OR state=0 OR NOT EXISTS (`+r.rivals()+`))`, id)
 	if err != nil {
 		return fail(err)
 	}
 	if n > 0 {
-		r.wake(topicWake)
+		r.wake(topicDue)
 		return nil
 	}
 	var state int
@@ -79,7 +82,15 @@ func (r *Runner) Retry(ctx context.Context, id int64) error {
 	return nil
 }
 
-// RunNow enqueues a job of a schedule beside its slots, whether it is paused or not. ErrNotFound for a schedule that nobody registered.
+// rivals selects live jobs with the unique key of the one that is to live again.
+func (r *Runner) rivals() string {
+	if r.d == dialect.MySQL { // where the table that is changed can only be read as a derived one
+		return `SELECT 1 FROM (SELECT kind, live_key, id FROM nines_jobs WHERE live_key IS NOT NULL) o WHERE o.kind=nines_jobs.kind AND o.live_key=nines_jobs.unique_key AND o.id<>nines_jobs.id`
+	}
+	return `SELECT 1 FROM nines_jobs o WHERE o.kind=nines_jobs.kind AND o.unique_key=nines_jobs.unique_key AND o.state<3 AND o.id<>nines_jobs.id`
+}
+
+// RunNow enqueues a job of a schedule beside its slots, whether it is paused or not, and whatever Enabled says. ErrNotFound for a schedule that nobody registered.
 func (r *Runner) RunNow(ctx context.Context, schedule string) error {
 	if err := r.ensure(ctx); err != nil {
 		return err
@@ -88,15 +99,16 @@ func (r *Runner) RunNow(ctx context.Context, schedule string) error {
 		return fmt.Errorf("jobs: run schedule %q now: %w", schedule, err)
 	}
 	// No due time: the slot of this instant may be one of the rule's.
-	n, err := r.exec(ctx, r.cfg.DB, `INSERT INTO nines_jobs (kind, queue, state, outcome, priority, run_us, deadline_us, attempt, uncounted, max_attempts, node, schedule, held, cancel, args, progress, note, error, created_us, started_us, done_us)
-		SELECT kind, queue, 1, 'pending', priority, {now}, 0, 0, 0, max_attempts, '', name, 0, 0, args, 0, '', '', {now}, 0, 0 FROM nines_job_schedules WHERE name=?`, schedule)
+	n, err := r.exec(ctx, r.cfg.DB, `INSERT INTO nines_jobs (kind, queue, state, outcome, priority, run_us, deadline_us, attempt, uncounted, max_attempts, node, schedule, held, cancel, limit_key, limit_max, args, progress, note, error, created_us, started_us, done_us)
+		SELECT kind, queue, CASE WHEN limit_key IS NULL THEN 1 ELSE 0 END, 'pending', priority, {now}, 0, 0, 0, max_attempts, '', name, CASE WHEN limit_key IS NULL THEN 0 ELSE 2 END, 0, limit_key, limit_max, args, 0, '', '', {now}, 0, 0
+		FROM nines_job_schedules WHERE name=?`, schedule)
 	if err == nil && n == 0 {
 		err = ErrNotFound
 	}
 	if err != nil {
 		return fmt.Errorf("jobs: run schedule %q now: %w", schedule, err)
 	}
-	r.wake(topicWake)
+	r.wake(topicDue)
 	return nil
 }
 

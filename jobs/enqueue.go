@@ -24,6 +24,11 @@ type EnqueueOptions struct {
 	UniqueKey string
 	// MaxAttempts comes before the worker's; 0 leaves it to the worker.
 	MaxAttempts int
+	// LimitKey: of the jobs of one kind with the same LimitKey, in whatever queue, at most LimitMax run at once on all nodes together; at most
+	// 128 bytes. One that has been let through and waits for a free worker counts as running.
+	LimitKey string
+	// LimitMax is the limit of LimitKey, 1 to 1,000,000; 0 is 1. Jobs of one key with different limits each heed their own.
+	LimitMax int
 }
 
 // insertion is a job to be inserted.
@@ -62,31 +67,53 @@ func prepare(args Args, opts *EnqueueOptions) (insertion, error) {
 	if p := in.opts.Priority; p < -1_000_000 || p > 1_000_000 {
 		bad("EnqueueOptions.Priority is %d: use -1,000,000 to 1,000,000", p)
 	}
-	if k := in.opts.UniqueKey; len(k) > maxName || cutText(k, maxName) != k {
-		bad("EnqueueOptions.UniqueKey %q: use at most %d bytes of text, or its hash", k, maxName)
+	for _, k := range []struct{ field, key string }{{"UniqueKey", in.opts.UniqueKey}, {"LimitKey", in.opts.LimitKey}} {
+		if len(k.key) > maxName || cutText(k.key, maxName) != k.key {
+			bad("EnqueueOptions.%s %q: use at most %d bytes of text, or its hash", k.field, k.key, maxName)
+		}
 	}
-	if n := in.opts.MaxAttempts; n < 0 || n > 1_000_000 {
+	if n := in.opts.MaxAttempts; n < 0 || n > maxCount {
 		bad("EnqueueOptions.MaxAttempts is %d: use 1 to 1,000,000, or 0 for the worker's", n)
+	}
+	switch n := in.opts.LimitMax; {
+	case n < 0 || n > maxCount:
+		bad("EnqueueOptions.LimitMax is %d: use 1 to 1,000,000, or 0 for 1", n)
+	case n > 0 && in.opts.LimitKey == "":
+		bad("EnqueueOptions.LimitMax is %d without LimitKey: name what it limits", n)
+	case in.opts.LimitKey != "":
+		in.opts.LimitMax = max(n, 1)
 	}
 	return in, errors.Join(faults...)
 }
 
-const insertColumns = `INSERT INTO nines_jobs (kind, queue, state, outcome, priority, run_us, deadline_us, attempt, uncounted, max_attempts, node, held, cancel, unique_key, args, progress, note, error, created_us, started_us, done_us) VALUES `
+const insertColumns = `INSERT INTO nines_jobs (kind, queue, state, outcome, priority, run_us, deadline_us, attempt, uncounted, max_attempts, node, held, cancel, unique_key, limit_key, limit_max, args, progress, note, error, created_us, started_us, done_us) VALUES `
 
 // insertRow appends the values of one row. state is decided by the database's clock.
 func (r *Runner) insertRow(b *strings.Builder, args []any, in insertion) []any {
-	var key any
-	if in.opts.UniqueKey != "" {
-		key = in.opts.UniqueKey
+	state, run, held := `1`, `{now}`, 0
+	if in.opts.LimitKey != "" {
+		state, held = `0`, heldByLimit
 	}
-	state, run := `1`, `{now}`
-	if !in.opts.RunAt.IsZero() {
-		us := in.opts.RunAt.UnixMicro()
-		run = fmt.Sprint(us)
-		state = fmt.Sprintf(`CASE WHEN %d<={now} THEN 1 ELSE 0 END`, us)
+	args = append(args, in.kind, in.opts.Queue)
+	if at := in.opts.RunAt; !at.IsZero() {
+		run, held = `?`, heldNot
+		if in.opts.LimitKey == "" {
+			state = `CASE WHEN ?<={now} THEN 1 ELSE 0 END`
+			args = append(args, at.UnixMicro())
+		}
+		args = append(args, in.opts.Priority, at.UnixMicro())
+	} else {
+		args = append(args, in.opts.Priority)
 	}
-	b.WriteString(`(?,?,` + state + `,'pending',?,` + run + `,0,0,0,?,'',0,0,?,?,0,'','',{now},0,0)`)
-	return append(args, in.kind, in.opts.Queue, in.opts.Priority, in.opts.MaxAttempts, key, in.args)
+	b.WriteString(`(?,?,` + state + `,'pending',?,` + run + `,0,0,0,?,'',?,0,?,?,?,?,0,'','',{now},0,0)`)
+	return append(args, in.opts.MaxAttempts, held, orNull(in.opts.UniqueKey), orNull(in.opts.LimitKey), in.opts.LimitMax, in.args)
+}
+
+func orNull(text string) any {
+	if text == "" {
+		return nil
+	}
+	return text
 }
 
 // txExecer runs the Runner's statements in a caller's transaction.
@@ -109,9 +136,19 @@ func (r *Runner) Enqueue(ctx context.Context, args Args, opts *EnqueueOptions) (
 		return r.one(ctx, r.cfg.DB, query, args, dest...)
 	})
 	if err == nil {
-		r.wake(wakeFor(in.opts))
+		r.enqueued(ctx, in)
 	}
 	return id, err
+}
+
+// enqueued tells those who may run a job that it is there.
+func (r *Runner) enqueued(ctx context.Context, in insertion) {
+	if in.opts.LimitKey != "" && in.opts.RunAt.IsZero() {
+		if _, err := r.letThrough(ctx, []limitKey{{in.kind, in.opts.LimitKey}}); err == nil {
+			return // others need not look for what is free
+		}
+	}
+	r.wake(wakeFor(in.opts))
 }
 
 // EnqueueTx inserts a job in the caller's transaction: it exists if that commits. A database or connection is refused without a query.
@@ -137,7 +174,7 @@ func (r *Runner) EnqueueTx(ctx context.Context, tx Tx, args Args, opts *EnqueueO
 }
 
 func wakeFor(o EnqueueOptions) string {
-	if o.RunAt.IsZero() {
+	if o.RunAt.IsZero() && o.LimitKey == "" {
 		return topicWake
 	}
 	return topicDue
@@ -200,7 +237,7 @@ func (r *Runner) EnqueueMany(ctx context.Context, args []Args, opts *EnqueueOpti
 		}
 	}
 	err = r.inTx(ctx, func(tx *sql.Tx) error {
-		const chunk = 500
+		const chunk = 500 // 10 arguments each
 		for at := 0; at < len(ins); at += chunk {
 			var b strings.Builder
 			b.WriteString(insertColumns)
@@ -220,6 +257,12 @@ func (r *Runner) EnqueueMany(ctx context.Context, args []Args, opts *EnqueueOpti
 	if err != nil {
 		return 0, fmt.Errorf("jobs: enqueue %d jobs: %w", len(ins), err)
 	}
-	r.wake(wakeFor(ins[0].opts))
+	kinds := map[string]bool{}
+	for _, in := range ins {
+		if !kinds[in.kind] {
+			r.enqueued(ctx, in)
+		}
+		kinds[in.kind] = true
+	}
 	return len(ins), nil
 }

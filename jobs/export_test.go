@@ -2,7 +2,10 @@ package jobs
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/nines-go/nines/internal/dialect"
 )
 
 // Next is the slot after t.
@@ -19,8 +22,13 @@ func (r *Runner) ID() string { return r.id }
 // Q finishes a statement for r's database.
 func (r *Runner) Q(query string) string { return r.q(query) }
 
-// ClaimSQL is the claim's statement for one kind, for EXPLAIN.
-func (r *Runner) ClaimSQL() string { return r.q(r.claimSQL(1)) }
+// ClaimSQL is the claim's statement for one kind, for EXPLAIN; on MySQL its first one.
+func (r *Runner) ClaimSQL() string {
+	if r.d == dialect.MySQL {
+		return r.q(`SELECT ` + claimedColumns("", "0") + fmt.Sprintf(pickColumns, marks(1)))
+	}
+	return r.q(r.claimSQL(1))
+}
 
 // Tick inserts what is due.
 func (r *Runner) Tick(ctx context.Context) (time.Duration, error) { return r.tick(ctx) }

@@ -1,7 +1,9 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,10 +59,14 @@ func (r *Runner) finishLoop(hard context.Context) {
 }
 
 func (r *Runner) record(hard context.Context, batch []result) {
-	var plain []result
+	// In the order of ids, as everything that locks several rows does.
+	slices.SortFunc(batch, func(a, b result) int { return cmp.Compare(a.e.id, b.e.id) })
+	var plain, others []result
 	for _, res := range batch {
-		if res.outcome == outSucceeded && !res.e.completing.Load() {
+		if res.outcome == outSucceeded && !res.e.completing.Load() && res.e.result() == "" {
 			plain = append(plain, res)
+		} else {
+			others = append(others, res)
 		}
 	}
 	var taken map[int64]bool
@@ -68,26 +74,44 @@ func (r *Runner) record(hard context.Context, batch []result) {
 		taken, err = r.complete(ctx, plain)
 		return err
 	})
-	waiting := false
-	for _, res := range batch {
-		outcome := res.outcome
-		if outcome == outSucceeded && !res.e.completing.Load() {
-			if !taken[res.e.id] {
-				outcome = ""
-			}
-		} else {
-			r.persist(hard, "record a result", func(ctx context.Context) (err error) {
-				outcome, err = r.recordOne(ctx, res)
-				return err
-			})
+	outcomes := make([]string, len(others))
+	r.persist(hard, "record results", func(ctx context.Context) error { return r.recordEach(ctx, others, outcomes) })
+	waiting, shared := false, false
+	var keys []limitKey
+	settle := func(res result, outcome string) {
+		e := res.e
+		r.forget(e)
+		waiting = waiting || e.schedule != "" || outcome == outPending || outcome == outRetryable || outcome == outSnoozed
+		shared = shared || r.cfg.ClusterLimits[e.queue] > 0
+		if e.limitKey != "" && outcome != outPending {
+			keys = append(keys, limitKey{e.kind, e.limitKey})
 		}
-		r.forget(res.e)
-		waiting = waiting || res.e.schedule != "" || outcome == outPending || outcome == outRetryable
 		r.report(res, outcome)
+	}
+	for _, res := range plain {
+		outcome := ""
+		if taken[res.e.id] {
+			outcome = outSucceeded
+		}
+		settle(res, outcome)
+	}
+	for i, res := range others {
+		settle(res, outcomes[i])
+	}
+	if len(keys) > 0 && hard.Err() == nil {
+		ctx, stop := context.WithTimeout(context.WithoutCancel(hard), 10*time.Second)
+		if _, err := r.letThrough(ctx, keys); err != nil {
+			r.fault("let the next of a key through", err) // the claim loop looks again
+			waiting = true
+		}
+		stop()
 	}
 	if waiting { // a held slot may go on, a retry may be due sooner than anything before
 		r.dueChanged.Store(true)
 		kick(r.kickClaim)
+	}
+	if shared { // a place that another node may have use for
+		r.broadcast(topicWake)
 	}
 }
 
@@ -118,14 +142,12 @@ func (r *Runner) persist(hard context.Context, what string, fn func(ctx context.
 	}
 }
 
-// complete makes attempts succeed that are still this process's, and returns which were.
+// complete makes attempts succeed that are still this process's, and returns which were. batch is in the order of ids.
 func (r *Runner) complete(ctx context.Context, batch []result) (map[int64]bool, error) {
 	taken := make(map[int64]bool, len(batch))
 	if len(batch) == 0 {
 		return taken, nil
 	}
-	// In the order of ids, as everything that locks several rows does.
-	slices.SortFunc(batch, func(a, b result) int { return int(min(max(a.e.id-b.e.id, -1), 1)) })
 	const set = `state=3, outcome='succeeded', progress=100, error='', done_us={now}`
 	if r.d == dialect.Postgres {
 		ids, attempts := make([]int64, len(batch)), make([]int64, len(batch))
@@ -166,12 +188,31 @@ func (r *Runner) complete(ctx context.Context, batch []result) (map[int64]bool, 
 	return taken, nil
 }
 
+// recordEach records results in one transaction and notes the outcome that each row has now.
+func (r *Runner) recordEach(ctx context.Context, batch []result, outcomes []string) (err error) {
+	switch len(batch) {
+	case 0:
+		return nil
+	case 1:
+		outcomes[0], err = r.recordOne(ctx, r.cfg.DB, batch[0])
+		return err
+	}
+	return r.inTx(ctx, func(tx *sql.Tx) error {
+		for i, res := range batch {
+			if outcomes[i], err = r.recordOne(ctx, tx, res); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // recordOne records one result by compare-and-set and returns the outcome that the row has now; "" when the attempt was taken away.
-func (r *Runner) recordOne(ctx context.Context, res result) (string, error) {
+func (r *Runner) recordOne(ctx context.Context, on execer, res result) (string, error) {
 	e := res.e
 	if e.completing.Load() {
 		var state int
-		err := r.one(ctx, r.cfg.DB, `SELECT COALESCE(max(state),-1) FROM nines_jobs WHERE id=? AND attempt=? AND owner=?`, []any{e.id, e.attempt, r.id}, &state)
+		err := r.one(ctx, on, `SELECT COALESCE(max(state),-1) FROM nines_jobs WHERE id=? AND attempt=? AND owner=?`, []any{e.id, e.attempt, r.id}, &state)
 		if err != nil {
 			return "", err
 		}
@@ -189,36 +230,44 @@ func (r *Runner) recordOne(ctx context.Context, res result) (string, error) {
 	if res.err != nil {
 		text = cutText(res.err.Error(), maxErrorText)
 	}
-	const mine = ` WHERE id=? AND attempt=? AND owner=? AND state=2`
-	var n int64
-	var err error
+	before, after := e.history(text, r.nodeName())
+	errs := r.concat(r.text(`?`), r.text(`{now}`), r.text(`?`))
+	set := func(set, where string, args ...any) (bool, error) {
+		n, err := r.exec(ctx, on, `UPDATE nines_jobs SET `+set+` WHERE id=? AND attempt=? AND owner=? AND state=2`+where, append(args, e.id, e.attempt, r.id)...)
+		return n > 0, err
+	}
+	ok, err := false, error(nil)
 	switch res.outcome {
 	case outRetryable:
-		n, err = r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET state=0, outcome='retryable', owner=NULL, error=?, run_us={now}+?`+mine+` AND cancel=0`,
-			text, res.pause.Microseconds(), e.id, e.attempt, r.id)
+		ok, err = set(`state=0, outcome='retryable', owner=NULL, error=?, errors=`+errs+`, run_us={now}+?`, ` AND cancel=0`, text, before, after, res.pause.Microseconds())
 	case outPending:
-		n, err = r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET state=1, outcome=CASE WHEN attempt-uncounted>1 THEN 'retryable' ELSE 'pending' END, owner=NULL, uncounted=uncounted+1`+mine+` AND cancel=0`,
-			e.id, e.attempt, r.id)
+		ok, err = set(`state=1, outcome=CASE WHEN attempt-uncounted>1 THEN 'retryable' ELSE 'pending' END, owner=NULL, uncounted=uncounted+1`, ` AND cancel=0`)
+	case outSnoozed:
+		ok, err = set(`state=0, outcome=CASE WHEN attempt-uncounted>1 THEN 'retryable' ELSE 'pending' END, owner=NULL, uncounted=uncounted+1, run_us={now}+?`, ` AND cancel=0`, res.pause.Microseconds())
+	case outSucceeded:
+		ok, err = set(`state=3, outcome='succeeded', progress=100, error='', output=?, done_us={now}`, ``, e.result())
+	case outWarning:
+		ok, err = set(`state=3, outcome='warning', error=?, output=?, done_us={now}`, ``, text, e.result())
+	case outFailed, outDiscarded:
+		ok, err = set(`state=3, outcome=?, error=?, errors=`+errs+`, done_us={now}`, ``, res.outcome, text, before, after)
+	default: // cancelled, skipped
+		ok, err = set(`state=3, outcome=?, error=?, done_us={now}`, ``, res.outcome, text)
 	}
-	if err != nil || n > 0 {
+	if ok || err != nil {
 		return res.outcome, err
 	}
-	outcome := res.outcome
-	if outcome == outRetryable || outcome == outPending {
-		outcome = outCancelled // a request came before the result: nothing is tried again
-		mineCancelled := mine + ` AND cancel=1`
-		n, err = r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET state=3, outcome=?, error=?, done_us={now}`+mineCancelled, outcome, text, e.id, e.attempt, r.id)
-	} else {
-		n, err = r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET state=3, outcome=?, error=?, done_us={now}`+mine, outcome, text, e.id, e.attempt, r.id)
+	switch res.outcome {
+	case outRetryable, outPending, outSnoozed: // was its end requested before the result came? Then nothing is tried again.
+		if ok, err = set(`state=3, outcome='cancelled', error=?, done_us={now}`, ` AND cancel=1`, text); ok || err != nil {
+			return outCancelled, err
+		}
 	}
-	if n == 0 {
-		outcome = ""
-	}
-	return outcome, err
+	return "", nil
 }
 
 func (r *Runner) report(res result, outcome string) {
 	r.counters.count(outcome)
+	r.counters.runTime.Add(int64(res.took))
 	log := func(level slog.Level, msg string) {
 		attrs := []any{"job", res.e.id, "kind", res.e.kind, "attempt", res.e.attempt - res.e.uncounted, "took", res.took}
 		if res.err != nil {

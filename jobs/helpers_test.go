@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
@@ -23,7 +24,13 @@ const patience = 30 * time.Second
 var databases = []struct {
 	name string
 	open func(testing.TB) (driver, dsn string)
-}{{"sqlite", lab.SQLite}, {"postgres", lab.Database}}
+}{{"sqlite", lab.SQLite}, {"postgres", lab.Database}, {"pgx", pgx}, {"mariadb", lab.MySQL}}
+
+// pgx is PostgreSQL through the other driver.
+func pgx(t testing.TB) (driver, dsn string) {
+	_, dsn = lab.Database(t)
+	return "pgx", dsn
+}
 
 // forEach runs fn on every database.
 func forEach(t *testing.T, fn func(t *testing.T, b *bench)) {
@@ -79,6 +86,9 @@ func (b *bench) number(query string, args ...any) int64 {
 	require.NoError(b.t, b.db().Get(&n, b.q(query), args...))
 	return n.Int64
 }
+
+// postgres reports whether it is PostgreSQL, by whichever driver.
+func (b *bench) postgres() bool { return b.driver == "postgres" || b.driver == "pgx" }
 
 func logger(t testing.TB) *slog.Logger {
 	if os.Getenv("JOBS_LOG") == "" {

@@ -5,10 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nines-go/nines/internal/backoff"
+	"github.com/nines-go/nines/internal/dialect"
 )
 
 var errLease = fmt.Errorf("%w: the database did not take this node's heartbeats", ErrStale)
@@ -23,12 +26,18 @@ func (r *Runner) nodeName() string {
 // beats keeps this node's row. Others that see it unchanged for the lease give its jobs to someone else; this node stops them somewhat
 // earlier, counted from before the last heartbeat that the database took was sent.
 func (r *Runner) beats(ctx context.Context, registered chan struct{}) {
-	trust := time.Now()
-	failed, known := 0, false
+	failed, known, named := 0, false, false
+	trusted := r.times.lease - r.times.margin
+	lapse := time.AfterFunc(trusted, func() { r.cancelAll(errLease) }) // before the first heartbeat nothing runs
+	defer lapse.Stop()
 	for ctx.Err() == nil {
 		sent := time.Now()
 		beatCtx, stop := context.WithTimeout(ctx, r.times.beat)
 		found, err := r.beat(beatCtx)
+		if name := r.nodeName(); err == nil && !named && name != "" {
+			err = r.succeed(beatCtx, name)
+			named = err == nil
+		}
 		stop()
 		wait := r.times.beat
 		switch {
@@ -38,10 +47,8 @@ func (r *Runner) beats(ctx context.Context, registered chan struct{}) {
 			r.fault("heartbeat", err)
 			wait = backoff.Delay(failed, 50*time.Millisecond, r.times.beat/2)
 			failed++
-			if known && time.Since(trust) > r.times.lease-r.times.margin {
-				r.cancelAll(errLease)
-			}
 		default:
+			lapse.Reset(max(trusted-time.Since(sent), 0))
 			if known && !found { // declared dead: its jobs are, or soon will be, someone else's
 				r.log.Warn("jobs: this node was taken for dead, its running jobs go elsewhere")
 				r.cancelAll(ErrStale)
@@ -49,7 +56,7 @@ func (r *Runner) beats(ctx context.Context, registered chan struct{}) {
 			if !known {
 				close(registered)
 			}
-			trust, failed, known = sent, 0, true
+			failed, known = 0, true
 			r.failing.Store(nil)
 		}
 		t := time.NewTimer(wait)
@@ -68,15 +75,28 @@ func (r *Runner) beat(ctx context.Context) (found bool, err error) {
 	if r.scheduling.Load() {
 		scheduling = 1
 	}
-	if !r.cfg.NoWorkers && len(r.workers) > 0 {
+	queues, kinds := r.serves()
+	if len(kinds) > 0 {
 		working = 1
 	}
 	n, err := r.exec(ctx, r.cfg.DB, `UPDATE nines_job_nodes SET beat=beat+1, seen_us={now}, node=?, scheduling=?, working=? WHERE id=?`, r.nodeName(), scheduling, working, r.id)
 	if err != nil || n > 0 {
 		return n > 0, err
 	}
-	_, err = r.exec(ctx, r.cfg.DB, `INSERT INTO nines_job_nodes (id, node, host, beat, seen_us, scheduling, working) VALUES (?,?,?,1,{now},?,?)`, r.id, r.nodeName(), cutText(r.host, maxName), scheduling, working)
+	_, err = r.exec(ctx, r.cfg.DB, `INSERT INTO nines_job_nodes (id, node, host, beat, seen_us, scheduling, working, kinds, queues) VALUES (?,?,?,1,{now},?,?,?,?)`,
+		r.id, r.nodeName(), cutText(r.host, maxName), scheduling, working, strings.Join(kinds, " "), strings.Join(queues, " "))
 	return false, err
+}
+
+// succeed removes the rows of earlier processes of this node, which cannot live beside this one: a cluster has one member of an ID. A node
+// that was killed and is back at once need not wait for its own lease.
+func (r *Runner) succeed(ctx context.Context, name string) error {
+	n, err := r.exec(ctx, r.cfg.DB, `DELETE FROM nines_job_nodes WHERE node=? AND id<>?`, name, r.id)
+	if n > 0 {
+		r.log.Info("jobs: this node succeeds an earlier process of its ID, whose jobs go elsewhere", "node", name)
+		kick(r.kickWatch)
+	}
+	return err
 }
 
 // leave takes the row away, so that whatever this process could not give back is found at once.
@@ -155,11 +175,12 @@ func (r *Runner) watcher() func(ctx context.Context) (time.Duration, error) {
 
 // rescue returns running jobs whose owner has no row. The attempt counts: a job that brings its process down must not do so for ever.
 func (r *Runner) rescue(ctx context.Context) error {
+	most := r.mostSQL()
 	for {
 		ids, err := r.take(ctx,
-			fmt.Sprintf(`state=CASE WHEN cancel=1 OR attempt-uncounted>=CASE WHEN max_attempts>0 THEN max_attempts ELSE %d END THEN 3 ELSE 1 END,`, defaultMaxAttempts)+
-				fmt.Sprintf(` outcome=CASE WHEN cancel=1 THEN 'cancelled' WHEN attempt-uncounted>=CASE WHEN max_attempts>0 THEN max_attempts ELSE %d END THEN 'failed' ELSE 'retryable' END,`, defaultMaxAttempts)+
-				` error='the node that ran it is gone', owner=NULL, done_us={now}`,
+			`state=CASE WHEN cancel=1 OR attempt-uncounted>=`+most+` THEN 3 ELSE 1 END,`+
+				` outcome=CASE WHEN cancel=1 THEN 'cancelled' WHEN attempt-uncounted>=`+most+` THEN 'failed' ELSE 'retryable' END,`+
+				` error='`+goneText+`', errors=`+r.goneSQL()+`, owner=NULL, done_us={now}`,
 			`state=2 AND owner NOT IN (SELECT id FROM nines_job_nodes)`, `id`, 500)
 		if err != nil {
 			return err
@@ -174,6 +195,19 @@ func (r *Runner) rescue(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// mostSQL is how many attempts a job has: its own number, else that of the worker here, else the default.
+func (r *Runner) mostSQL() string {
+	var b strings.Builder
+	b.WriteString(`CASE WHEN max_attempts>0 THEN max_attempts`)
+	for _, kind := range slices.Sorted(maps.Keys(r.workers)) {
+		if !strings.ContainsAny(kind, `'\?{}`) { // what a text in SQL, or q, would take for something else
+			fmt.Fprintf(&b, ` WHEN kind='%s' THEN %d`, kind, r.workers[kind].opts.MaxAttempts)
+		}
+	}
+	fmt.Fprintf(&b, ` ELSE %d END`, defaultMaxAttempts)
+	return b.String()
 }
 
 // obey ends the contexts of jobs here that somebody wants cancelled: the message may have been lost.
@@ -202,11 +236,11 @@ func (r *Runner) cancelHere(id int64) {
 // pruneOnce deletes finished jobs after Keep. Their slots cannot come back: the schedule's next due time is past them.
 func (r *Runner) pruneOnce(ctx context.Context) (time.Duration, error) {
 	where := fmt.Sprintf(`state=3 AND done_us < {now}-%d`, r.cfg.Keep.Microseconds())
-	if r.d == "postgres" {
+	if r.d == dialect.Postgres {
 		n, err := r.exec(ctx, r.cfg.DB, `WITH c AS MATERIALIZED (SELECT id FROM nines_jobs WHERE `+where+` ORDER BY done_us LIMIT 1000 {lock}) DELETE FROM nines_jobs j USING c WHERE j.id=c.id`)
 		return r.pruneAgain(n), err
 	}
-	if r.d == "mysql" {
+	if r.d == dialect.MySQL {
 		n, err := r.exec(ctx, r.cfg.DB, `DELETE FROM nines_jobs WHERE `+where+` ORDER BY done_us LIMIT 1000`)
 		return r.pruneAgain(n), err
 	}

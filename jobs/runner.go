@@ -49,11 +49,15 @@ type Runner struct {
 	failing    atomic.Pointer[error]
 	counters   counters
 
+	steps
+	limitsAfter time.Time // the claim loop's: when it may look for jobs that wait for their keys
+
 	mu        sync.Mutex
 	workers   map[string]*worker
 	schedules map[string]*schedule
-	running   map[int64]*execution // nil before Run
-	busy      map[string]int       // attempts by queue, from the claim until the result is with the finisher
+	asks      map[string]func(ctx context.Context) bool // ScheduleOptions.Enabled
+	running   map[int64]*execution                      // nil before Run
+	busy      map[string]int                            // attempts by queue, from the claim until the result is with the finisher
 	snapshot  snapshot
 	wakes     wakes
 }
@@ -71,12 +75,14 @@ func New(cfg Config) (*Runner, error) {
 		results:   make(chan result, 1024),
 		workers:   map[string]*worker{},
 		schedules: map[string]*schedule{},
+		asks:      map[string]func(ctx context.Context) bool{},
 		busy:      map[string]int{},
 	}
 	for _, c := range []*chan struct{}{&r.kickClaim, &r.kickTick, &r.kickBeat, &r.kickWatch, &r.kickRegister, &r.kickWake} {
 		*c = make(chan struct{}, 1)
 	}
 	r.host, _ = os.Hostname()
+	r.watchStep, r.stepping = r.watcher(), make(chan struct{}, 1)
 	return r, nil
 }
 
@@ -115,8 +121,14 @@ func (r *Runner) Run(ctx context.Context) error {
 		return err
 	}
 	r.mu.Lock()
-	r.running = map[int64]*execution{}
+	stepped := r.stepped
+	if !stepped {
+		r.running = map[int64]*execution{}
+	}
 	r.mu.Unlock()
+	if stepped {
+		return errors.New("jobs: Run after Step: make a new Runner")
+	}
 	defer r.listen()()
 
 	// Three groups, ended one after the other: what makes work, the work, and what the work needs until it is recorded.
@@ -125,7 +137,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	defer stopKeeping()
 	registered := make(chan struct{})
 	keepers.Go(func() { r.beats(keep, registered) })
-	keepers.Go(func() { r.loop(keep, "watch nodes", r.kickWatch, r.watcher()) })
+	keepers.Go(func() { r.loop(keep, "watch nodes", r.kickWatch, r.watchStep) })
 	keepers.Go(func() { r.wakeLoop(keep) })
 	var finisher sync.WaitGroup
 	finisher.Go(func() { r.finishLoop(ctx) })

@@ -56,25 +56,31 @@ type ScheduleOptions struct {
 	Jitter time.Duration
 	// StartDeadline skips a slot whose job could not be started within it; 0 is none, else at least 1 s.
 	StartDeadline time.Duration
-	// Queue, Priority and MaxAttempts are as in EnqueueOptions.
+	// Enabled is asked by the node that has claimed a slot's job, before each attempt; false ends the job as skipped. It is for what can be
+	// switched off while the program runs, differs between nodes, or has to look. nil: always. A panic in it fails the attempt. RunNow does
+	// not ask. It is a function of this process: a node that did not register the schedule does not ask either.
+	Enabled func(ctx context.Context) bool
+	// Queue, Priority, MaxAttempts, LimitKey and LimitMax are as in EnqueueOptions. With a LimitKey RunNow waits for a slot that runs.
 	Queue       string
 	Priority    int
 	MaxAttempts int
+	LimitKey    string
+	LimitMax    int
 }
 
 // schedule is a registered schedule, as its row.
 type schedule struct {
-	name, spec, zone, kind, queue, args, catchUp, overlap string
-	priority, maxAttempts                                 int64
-	catchMax, jitterUS, deadlineUS                        int64
-	nextUS                                                int64 // of the row, not of the registration
-	written                                               bool
+	name, spec, zone, kind, queue, args, catchUp, overlap, limitKey string
+	priority, maxAttempts, limitMax                                 int64
+	catchMax, jitterUS, deadlineUS                                  int64
+	nextUS                                                          int64 // of the row, not of the registration
+	written                                                         bool
 }
 
 const never = math.MaxInt64
 
 // Schedule registers a recurring rule under a name, before Run or while it runs. The schedule is a row that every process with this call
-// writes at Run and that stays until it is removed by hand: whichever process schedules needs the row, not this code. Registering a
+// writes at Run and that stays until Unschedule: whichever process schedules needs the row, not this code. Registering a
 // name with another rule changes it; a slot that was due by then still runs. args are given to every job; their kind needs a worker somewhere.
 func (r *Runner) Schedule(name string, spec Spec, args Args, opts *ScheduleOptions) error {
 	if r.life.Closed() {
@@ -119,7 +125,7 @@ func (r *Runner) Schedule(name string, spec Spec, args Args, opts *ScheduleOptio
 	if o.StartDeadline != 0 && o.StartDeadline < time.Second {
 		bad("StartDeadline is %v: use at least 1s, or 0 for none", o.StartDeadline)
 	}
-	in, err := prepare(args, &EnqueueOptions{Queue: o.Queue, Priority: o.Priority, MaxAttempts: o.MaxAttempts})
+	in, err := prepare(args, &EnqueueOptions{Queue: o.Queue, Priority: o.Priority, MaxAttempts: o.MaxAttempts, LimitKey: o.LimitKey, LimitMax: o.LimitMax})
 	if err != nil {
 		bad("%w", err)
 	}
@@ -128,7 +134,7 @@ func (r *Runner) Schedule(name string, spec Spec, args Args, opts *ScheduleOptio
 	}
 	s := &schedule{
 		name: name, spec: spec.text, zone: o.TimeZone, kind: in.kind, queue: in.opts.Queue, args: in.args, catchUp: "latest", overlap: overlaps[o.Overlap],
-		priority: int64(o.Priority), maxAttempts: int64(o.MaxAttempts), catchMax: int64(o.CatchUp.n), jitterUS: o.Jitter.Microseconds(), deadlineUS: o.StartDeadline.Microseconds(),
+		limitKey: o.LimitKey, limitMax: int64(in.opts.LimitMax), priority: int64(o.Priority), maxAttempts: int64(o.MaxAttempts), catchMax: int64(o.CatchUp.n), jitterUS: o.Jitter.Microseconds(), deadlineUS: o.StartDeadline.Microseconds(),
 	}
 	switch {
 	case o.CatchUp.skip:
@@ -142,7 +148,54 @@ func (r *Runner) Schedule(name string, spec Spec, args Args, opts *ScheduleOptio
 		return fmt.Errorf("jobs: schedule %q is registered already in this process", name)
 	}
 	r.schedules[name] = s
+	if o.Enabled != nil {
+		r.asks[name] = o.Enabled
+	}
 	kick(r.kickRegister)
+	return nil
+}
+
+// Unschedule removes a schedule and its jobs that wait; one that runs goes on, and what has finished stays listed. A process that still calls
+// Schedule with the name writes it again at its next Run: take the call out of the program first. ErrNotFound for a schedule that nobody
+// registered.
+func (r *Runner) Unschedule(ctx context.Context, name string) error {
+	if err := r.ensure(ctx); err != nil {
+		return err
+	}
+	var n, m int64
+	err := r.inTx(ctx, func(tx *sql.Tx) (err error) {
+		if n, err = r.exec(ctx, tx, `DELETE FROM nines_job_schedules WHERE name=?`, name); err != nil {
+			return err
+		}
+		m, err = r.exec(ctx, tx, `UPDATE nines_jobs SET state=3, outcome='cancelled', error='its schedule was removed', done_us={now} WHERE schedule=? AND state<2`, name)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("jobs: unschedule %q: %w", name, err)
+	}
+	r.mu.Lock()
+	known := r.schedules[name] != nil
+	delete(r.schedules, name)
+	delete(r.asks, name)
+	r.snapshot.at = time.Time{}
+	r.mu.Unlock()
+	if n == 0 && m == 0 && !known {
+		return fmt.Errorf("jobs: unschedule %q: %w", name, ErrNotFound)
+	}
+	return nil
+}
+
+// enabled asks the schedule of a slot whether it is to run here.
+func (r *Runner) enabled(ctx context.Context, e *execution) error {
+	if e.schedule == "" || e.dueUS == 0 {
+		return nil
+	}
+	r.mu.Lock()
+	ask := r.asks[e.schedule]
+	r.mu.Unlock()
+	if ask != nil && !ask(ctx) {
+		return errDisabled
+	}
 	return nil
 }
 
@@ -170,14 +223,14 @@ func (r *Runner) register(ctx context.Context) (time.Duration, error) {
 	return time.Hour, nil
 }
 
-const scheduleColumns = `name, spec, zone, kind, queue, args, catch_up, overlap, priority, max_attempts, catch_max, jitter_us, deadline_us, next_us`
+const scheduleColumns = `name, spec, zone, kind, queue, args, catch_up, overlap, COALESCE(limit_key,''), limit_max, priority, max_attempts, catch_max, jitter_us, deadline_us, next_us`
 
 func (s *schedule) scan(rows *sql.Rows, more ...any) error {
-	return rows.Scan(append([]any{&s.name, &s.spec, &s.zone, &s.kind, &s.queue, &s.args, &s.catchUp, &s.overlap, &s.priority, &s.maxAttempts, &s.catchMax, &s.jitterUS, &s.deadlineUS, &s.nextUS}, more...)...)
+	return rows.Scan(append([]any{&s.name, &s.spec, &s.zone, &s.kind, &s.queue, &s.args, &s.catchUp, &s.overlap, &s.limitKey, &s.limitMax, &s.priority, &s.maxAttempts, &s.catchMax, &s.jitterUS, &s.deadlineUS, &s.nextUS}, more...)...)
 }
 
 func (s *schedule) values() []any {
-	return []any{s.spec, s.zone, s.kind, s.queue, s.args, s.catchUp, s.overlap, s.priority, s.maxAttempts, s.catchMax, s.jitterUS, s.deadlineUS}
+	return []any{s.spec, s.zone, s.kind, s.queue, s.args, s.catchUp, s.overlap, orNull(s.limitKey), s.limitMax, s.priority, s.maxAttempts, s.catchMax, s.jitterUS, s.deadlineUS}
 }
 
 // rule returns what the texts of the row mean.
@@ -227,7 +280,7 @@ func (r *Runner) writeSchedule(ctx context.Context, s *schedule) error {
 			if err != nil {
 				return err
 			}
-			insert := `INSERT INTO nines_job_schedules (name, spec, zone, kind, queue, args, catch_up, overlap, priority, max_attempts, catch_max, jitter_us, deadline_us, paused, next_us, last_us) VALUES (` + marks(13) + `,0,?,0)`
+			insert := `INSERT INTO nines_job_schedules (name, spec, zone, kind, queue, args, catch_up, overlap, limit_key, limit_max, priority, max_attempts, catch_max, jitter_us, deadline_us, paused, next_us, last_us) VALUES (` + marks(15) + `,0,?,0)`
 			if r.d == "mysql" {
 				insert += ` ON DUPLICATE KEY UPDATE name=VALUES(name)`
 			} else {
@@ -254,7 +307,7 @@ func (r *Runner) writeSchedule(ctx context.Context, s *schedule) error {
 			}
 		}
 		args := append(append([]any{}, s.values()...), next, s.name, old.nextUS)
-		n, err := r.exec(ctx, r.cfg.DB, `UPDATE nines_job_schedules SET spec=?, zone=?, kind=?, queue=?, args=?, catch_up=?, overlap=?, priority=?, max_attempts=?, catch_max=?, jitter_us=?, deadline_us=?, next_us=? WHERE name=? AND next_us=?`, args...)
+		n, err := r.exec(ctx, r.cfg.DB, `UPDATE nines_job_schedules SET spec=?, zone=?, kind=?, queue=?, args=?, catch_up=?, overlap=?, limit_key=?, limit_max=?, priority=?, max_attempts=?, catch_max=?, jitter_us=?, deadline_us=?, next_us=? WHERE name=? AND next_us=?`, args...)
 		if err != nil || n == 1 {
 			return err
 		}

@@ -83,15 +83,11 @@ func TestClockOfTheDatabase(t *testing.T) {
 		r := b.runner(func(cfg *jobs.Config) { cfg.NoWorkers = true })
 		require.NoError(t, r.Schedule("daily", jobs.Daily("03:00"), note{}, nil))
 		require.NoError(t, r.Register(t.Context()))
-		now := `CAST(unixepoch('now','subsec')*1000000 AS INTEGER)`
-		if b.driver == "postgres" {
-			now = `(extract(epoch from clock_timestamp())*1000000)::bigint`
-		}
-		before := b.number(`SELECT ` + now)
+		before := b.number(r.Q(`SELECT {now}`))
 		next := b.number(`SELECT next_us FROM nines_job_schedules`)
 		require.Greater(t, next, before)
 		require.LessOrEqual(t, next, before+(25*time.Hour).Microseconds())
-		if b.driver == "postgres" {
+		if b.postgres() {
 			// A database that is two days ahead: a function of the same name that is found first.
 			b.exec(`CREATE SCHEMA ahead`)
 			b.exec(`CREATE FUNCTION ahead.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS 'SELECT pg_catalog.clock_timestamp() + interval ''2 days'''`)

@@ -15,6 +15,8 @@ type Spec struct {
 	err   error
 }
 
+const maxCron = 180 // bytes: the column's width on MySQL, less its prefix
+
 // Cron is a rule of five fields, minute hour day-of-month month day-of-week, as in crontab(5): lists, ranges, steps (*/5), names (mon,
 // jan), 7 for Sunday, and @hourly, @daily, @weekly, @monthly, @yearly. When neither day field begins with *, one of them has to match.
 //
@@ -22,6 +24,9 @@ type Spec struct {
 // first time. A rule of every hour ("*/10 * * * *") names no clock time and follows the hours that pass.
 func Cron(expr string) Spec {
 	c, err := parseCron(expr)
+	if err == nil && len(expr) > maxCron {
+		err = fmt.Errorf("it has %d bytes: use at most %d", len(expr), maxCron)
+	}
 	if err != nil {
 		err = fmt.Errorf("cron expression %q: %w", expr, err)
 	}

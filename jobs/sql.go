@@ -20,6 +20,13 @@ const (
 	stDone      = 3
 )
 
+// The column held says what a waiting job waits for besides its time.
+const (
+	heldNot     = 0
+	heldBySlot  = 1 // until no older job of its schedule is left
+	heldByLimit = 2 // its time has come; until its LimitKey has room
+)
+
 const (
 	outPending   = "pending"
 	outRunning   = "running"
@@ -30,6 +37,7 @@ const (
 	outSkipped   = "skipped"
 	outCancelled = "cancelled"
 	outDiscarded = "discarded"
+	outSnoozed   = "snoozed" // never in the database: pending or retryable there
 )
 
 // nowUS is the database's clock in microseconds since 1970. PostgreSQL's now() stands still in a transaction, and MySQL's NOW() follows
@@ -45,13 +53,34 @@ func nowUS(d dialect.Dialect) string {
 	}
 }
 
-// q finishes a statement: NOW stands for the database's clock, LOCK for the end of a locking subquery, ? for an argument.
+// q finishes a statement: {now} stands for the database's clock, {lock} for the end of a locking subquery, {wait} for one that waits for the
+// lock, ? for an argument.
 func (r *Runner) q(query string) string {
-	lock := "FOR UPDATE SKIP LOCKED"
-	if r.d == dialect.SQLite {
-		lock = ""
+	now := nowUS(r.d)
+	if c, ok := r.cfg.DB.(interface{ NowUS() int64 }); ok {
+		now = strconv.FormatInt(c.NowUS(), 10)
 	}
-	return r.d.Rebind(strings.NewReplacer("{now}", nowUS(r.d), "{lock}", lock).Replace(query))
+	lock, wait := "FOR UPDATE SKIP LOCKED", "FOR UPDATE"
+	if r.d == dialect.SQLite {
+		lock, wait = "", ""
+	}
+	return r.d.Rebind(strings.NewReplacer("{now}", now, "{lock}", lock, "{wait}", wait).Replace(query))
+}
+
+// concat joins expressions of text.
+func (r *Runner) concat(parts ...string) string {
+	if r.d == dialect.MySQL {
+		return `CONCAT(` + strings.Join(parts, `,`) + `)`
+	}
+	return `(` + strings.Join(parts, ` || `) + `)`
+}
+
+// text is an expression as text.
+func (r *Runner) text(expr string) string {
+	if r.d == dialect.MySQL {
+		return `CAST(` + expr + ` AS CHAR)`
+	}
+	return `CAST(` + expr + ` AS text)`
 }
 
 func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
@@ -169,6 +198,32 @@ func (r *Runner) inTx(ctx context.Context, fn func(tx *sql.Tx) error) error {
 		return err
 	}
 	return tx.Commit()
+}
+
+// turn makes the transaction the only one that decides about something until it ends.
+func (r *Runner) turn(ctx context.Context, tx *sql.Tx, name string) error {
+	if r.d == dialect.SQLite {
+		return nil // it has the only write lock
+	}
+	for {
+		n, err := r.rows(ctx, tx, `SELECT name FROM nines_job_locks WHERE name=? {wait}`, name)
+		if err != nil || n > 0 {
+			return err
+		}
+		insert := `INSERT INTO nines_job_locks (name) VALUES (?) ON CONFLICT DO NOTHING`
+		if r.d == dialect.MySQL {
+			insert = `INSERT INTO nines_job_locks (name) VALUES (?) ON DUPLICATE KEY UPDATE name=name`
+		}
+		if _, err := r.exec(ctx, tx, insert, name); err != nil {
+			return err
+		}
+	}
+}
+
+// rows runs a query and returns how many rows it has.
+func (r *Runner) rows(ctx context.Context, on execer, query string, args ...any) (n int, err error) {
+	err = r.each(ctx, on, query, args, func(*sql.Rows) error { n++; return nil })
+	return n, err
 }
 
 // checkTx refuses what is no transaction: a statement there would commit by itself.

@@ -177,20 +177,24 @@ func (r *Runner) insertSlot(ctx context.Context, tx *sql.Tx, s *schedule, at tim
 		deadline = due + s.deadlineUS
 		run = min(run, deadline)
 	}
-	state, outcome, done, hold := `CASE WHEN `+strconv.FormatInt(run, 10)+`<={now} THEN 1 ELSE 0 END`, outPending, `0`, 0
+	state, outcome, done, hold := `0`, outPending, `0`, heldNot
+	args := []any{s.kind, s.queue}
 	switch {
 	case skipped != "":
 		state, outcome, done = `3`, outSkipped, `{now}`
 	case held:
-		state, hold = `0`, 1
+		hold = heldBySlot
+	case s.limitKey == "":
+		state = `CASE WHEN ?<={now} THEN 1 ELSE 0 END`
+		args = append(args, run)
 	}
+	args = append(args, outcome, s.priority, run, deadline, s.maxAttempts, s.name, due, hold, orNull(s.limitKey), s.limitMax, s.args, skipped)
 	end := ` ON CONFLICT (schedule, due_us) DO NOTHING`
 	if r.d == dialect.MySQL {
 		end = ` ON DUPLICATE KEY UPDATE id=id`
 	}
-	_, err := r.exec(ctx, tx, `INSERT INTO nines_jobs (kind, queue, state, outcome, priority, run_us, deadline_us, attempt, uncounted, max_attempts, node, schedule, due_us, held, cancel, args, progress, note, error, created_us, started_us, done_us) VALUES (?,?,`+
-		state+`,?,?,?,?,0,0,?,'',?,?,?,0,?,0,'',?,{now},0,`+done+`)`+end,
-		s.kind, s.queue, outcome, s.priority, run, deadline, s.maxAttempts, s.name, due, hold, s.args, skipped)
+	_, err := r.exec(ctx, tx, `INSERT INTO nines_jobs (kind, queue, state, outcome, priority, run_us, deadline_us, attempt, uncounted, max_attempts, node, schedule, due_us, held, cancel, limit_key, limit_max, args, progress, note, error, created_us, started_us, done_us) VALUES (?,?,`+
+		state+`,?,?,?,?,0,0,?,'',?,?,?,0,?,?,?,0,'',?,{now},0,`+done+`)`+end, args...)
 	return err
 }
 

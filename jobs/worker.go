@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,15 +39,22 @@ type execution struct {
 	queue      string
 	kind       string
 	schedule   string
+	limitKey   string
 	dueUS      int64
+	errors     string // of earlier attempts
 	args       string
 	began      time.Time
 	cancel     context.CancelCauseFunc
 	completing atomic.Bool // CompleteTx was called
+
+	mu       sync.Mutex
+	position string // as the database has it, or is about to
+	output   string
 }
 
 // AddWorker makes fn run the jobs of A's kind in this process. Call it before Run. fn must return when ctx ends; the cause of ctx says
-// why. nil means done; any other error, or a panic, is tried again until MaxAttempts, except Warn and Discard.
+// why. nil means done; any other error, or a panic, is tried again until MaxAttempts, except Warn, Discard and Snooze. So is an attempt
+// whose args do not decode: a node with another version of A may be able to.
 //
 // A kind without a worker is left to the nodes that have one.
 func AddWorker[A Args](r *Runner, fn func(ctx context.Context, job *Job[A]) error, opts *WorkerOptions) error {
@@ -79,7 +87,7 @@ func AddWorker[A Args](r *Runner, fn func(ctx context.Context, job *Job[A]) erro
 			job.Slot = time.UnixMicro(e.dueUS).UTC()
 		}
 		if err := json.Unmarshal([]byte(e.args), &job.Args); err != nil {
-			return fmt.Errorf("args do not fit: %w", err)
+			return fmt.Errorf("args do not decode: %w", err)
 		}
 		return fn(ctx, job)
 	}
@@ -88,7 +96,7 @@ func AddWorker[A Args](r *Runner, fn func(ctx context.Context, job *Job[A]) erro
 	switch {
 	case r.life.Closed():
 		return ErrClosed
-	case r.running != nil:
+	case r.running != nil && !r.stepped:
 		return fmt.Errorf("jobs: AddWorker %q: call it before Run", kind)
 	case r.workers[kind] != nil:
 		return fmt.Errorf("jobs: AddWorker: kind %q has a worker already", kind)
@@ -125,6 +133,7 @@ func (r *Runner) execute(ctx context.Context, e *execution) {
 	res := result{e: e, took: time.Since(e.began)}
 	cause := context.Cause(ctx)
 	var v *verdict
+	var later *snooze
 	switch {
 	case err == nil && !e.completing.Load():
 		res.outcome = outSucceeded
@@ -132,6 +141,10 @@ func (r *Runner) execute(ctx context.Context, e *execution) {
 		res.outcome, res.err = outSucceeded, errors.New("CompleteTx was called, and its transaction was not committed")
 	case errors.Is(cause, ErrCancelled):
 		res.outcome, res.err = outCancelled, err
+	case errors.Is(err, errDisabled):
+		res.outcome, res.err = outSkipped, errDisabled
+	case errors.As(err, &later):
+		res.outcome, res.pause = outSnoozed, later.pause
 	case cause != nil && !errors.Is(cause, errTimeout):
 		res.outcome, res.err = outPending, err // given back: shutdown, hard stop or loss of the lease
 	case errors.As(err, &v):
@@ -162,14 +175,23 @@ func (e *execution) guarded(ctx context.Context) (err error) {
 			err = errors.New("the worker ended its goroutine (runtime.Goexit)")
 		}
 	}()
-	err = e.w.run(ctx, e)
+	if err = e.r.enabled(ctx, e); err == nil {
+		err = e.w.run(ctx, e)
+	}
 	finished = true
 	return err
 }
 
 // lives asks whether the attempt is still the running one.
-func (e *execution) lives(ctx context.Context) bool {
+func (e *execution) lives(ctx context.Context, on execer) (bool, error) {
+	const query = `SELECT count(*) FROM nines_jobs WHERE id=? AND attempt=? AND owner=? AND state=2`
+	args := []any{e.id, e.attempt, e.r.id}
 	var n int
-	err := e.r.one(ctx, e.r.cfg.DB, `SELECT count(*) FROM nines_jobs WHERE id=? AND attempt=? AND owner=? AND state=2`, []any{e.id, e.attempt, e.r.id}, &n)
-	return err != nil || n == 1
+	var err error
+	if tx, ok := on.(txExecer); ok {
+		err = tx.QueryRowContext(ctx, e.r.q(query), args...).Scan(&n)
+	} else {
+		err = e.r.one(ctx, on, query, args, &n)
+	}
+	return n == 1, err
 }

@@ -1,4 +1,5 @@
--- Jobs, schedules and the nodes that run them. Times are microseconds since 1970. live_key stands for a partial unique index.
+-- Jobs, schedules and the nodes that run them. Times are microseconds since 1970. live_key and live_limit stand for partial indexes.
+-- Each statement may be repeated: DDL commits by itself here.
 CREATE TABLE IF NOT EXISTS nines_jobs (
   id bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
   kind varchar(190) NOT NULL,
@@ -22,10 +23,24 @@ CREATE TABLE IF NOT EXISTS nines_jobs (
   progress int NOT NULL,
   note mediumtext NOT NULL,
   error mediumtext NOT NULL,
+  output mediumtext NOT NULL DEFAULT (''),
+  errors mediumtext NOT NULL DEFAULT (''),
+  position mediumtext NOT NULL DEFAULT (''),
+  limit_key varchar(190) NULL,
+  limit_max int NOT NULL DEFAULT 0,
   created_us bigint NOT NULL,
   started_us bigint NOT NULL,
   done_us bigint NOT NULL,
-  live_key varchar(190) GENERATED ALWAYS AS (CASE WHEN state<3 THEN unique_key END) STORED
+  live_key varchar(190) GENERATED ALWAYS AS (CASE WHEN state<3 THEN unique_key END) STORED,
+  live_limit varchar(190) GENERATED ALWAYS AS (CASE WHEN state<3 THEN limit_key END) STORED,
+  UNIQUE INDEX nines_jobs_slot (schedule, due_us),
+  UNIQUE INDEX nines_jobs_unique (kind, live_key),
+  INDEX nines_jobs_claim (state, queue, priority, run_us, id),
+  INDEX nines_jobs_due (state, run_us),
+  INDEX nines_jobs_owner (state, owner),
+  INDEX nines_jobs_done (state, done_us),
+  INDEX nines_jobs_live (schedule, state, id),
+  INDEX nines_jobs_limit (kind, live_limit, held)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 CREATE TABLE IF NOT EXISTS nines_job_schedules (
   name varchar(190) NOT NULL PRIMARY KEY,
@@ -43,7 +58,10 @@ CREATE TABLE IF NOT EXISTS nines_job_schedules (
   deadline_us bigint NOT NULL,
   paused smallint NOT NULL,
   next_us bigint NOT NULL,
-  last_us bigint NOT NULL
+  last_us bigint NOT NULL,
+  limit_key varchar(190) NULL,
+  limit_max int NOT NULL DEFAULT 0,
+  INDEX nines_job_schedules_due (next_us)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 CREATE TABLE IF NOT EXISTS nines_job_nodes (
   id varchar(190) NOT NULL PRIMARY KEY,
@@ -52,13 +70,10 @@ CREATE TABLE IF NOT EXISTS nines_job_nodes (
   beat bigint NOT NULL,
   seen_us bigint NOT NULL,
   scheduling smallint NOT NULL,
-  working smallint NOT NULL
+  working smallint NOT NULL,
+  kinds mediumtext NOT NULL DEFAULT (''),
+  queues mediumtext NOT NULL DEFAULT ('')
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
-CREATE UNIQUE INDEX nines_jobs_slot ON nines_jobs (schedule, due_us);
-CREATE INDEX nines_job_schedules_due ON nines_job_schedules (next_us);
-CREATE INDEX nines_jobs_claim ON nines_jobs (state, queue, priority, run_us, id);
-CREATE INDEX nines_jobs_due ON nines_jobs (state, run_us);
-CREATE INDEX nines_jobs_owner ON nines_jobs (state, owner);
-CREATE INDEX nines_jobs_done ON nines_jobs (state, done_us);
-CREATE UNIQUE INDEX nines_jobs_unique ON nines_jobs (kind, live_key);
-CREATE INDEX nines_jobs_live ON nines_jobs (schedule, state, id);
+CREATE TABLE IF NOT EXISTS nines_job_locks (
+  name varchar(190) NOT NULL PRIMARY KEY
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

@@ -51,6 +51,10 @@ type Config struct {
 	// once. An error leaves the gap unfilled and told as such: return one when not all of it can be given.
 	OnGap func(ctx context.Context, id Identity, topic, after string) ([]Message, error)
 
+	// Topic tells how a topic is treated. It is asked at each subscription of a topic, must be fast, and say the same on all nodes. nil: the zero
+	// TopicOptions for all.
+	Topic func(topic string) TopicOptions
+
 	Origins []string // patterns of hosts besides the own one that pages may come from, as in path.Match ("*.example.com"). Default: same origin only
 	Logger  *slog.Logger
 

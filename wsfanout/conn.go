@@ -36,8 +36,12 @@ type Conn struct {
 	key    string // who.User and the client's own ID; "" when it gave none
 	number uint64 // the client's count of its connections
 
-	subs map[string]*sub // guarded by hub.exec
-	gone bool            // guarded by hub.exec
+	// guarded by hub.exec
+	subs   map[string]*sub
+	gone   bool
+	closed bool // as behind
+	waking bool // the socket tells when it has room
+	held   bool // nothing is shown before the user has been authorized again
 
 	mu      sync.Mutex
 	allowed map[string]struct{} // topics that the server has subscribed
@@ -65,15 +69,22 @@ func (c *Conn) Subscribe(ctx context.Context, topics ...string) error {
 		c.allowed[t] = struct{}{}
 	}
 	c.mu.Unlock()
+	opts := make([]TopicOptions, len(topics))
+	for i, t := range topics {
+		opts[i] = c.hub.optionsOf(t)
+	}
 	var err error
 	c.hub.with(func() {
-		for _, t := range topics {
+		for i, t := range topics {
 			if _, ok := c.subs[t]; !ok && err == nil {
-				err = c.hub.attachLocked(c, t, cursor.Cursor{}, 0)
+				err = c.hub.attachLocked(c, t, opts[i], cursor.Cursor{}, 0)
 			}
 		}
 	})
-	return err
+	if err != nil {
+		return fmt.Errorf("wsfanout: subscribe: %w: at most %d", err, c.hub.cfg.MaxTopics)
+	}
+	return nil
 }
 
 // ServeHTTP is the WebSocket endpoint.
@@ -188,7 +199,7 @@ func (h *Hub) firstFrame(ctx context.Context, s *sock.Socket) (Identity, error) 
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	s.SetReadDeadline(deadline)
-	b, err := s.Read()
+	b, _, err := s.Read()
 	if err != nil {
 		return Identity{}, err
 	}
@@ -264,7 +275,7 @@ func (h *Hub) read(ctx context.Context, c *Conn) {
 	rate := float64(h.cfg.MaxPerSecond)
 	tokens, last := 5*rate, time.Now()
 	for {
-		b, err := c.sock.Read()
+		b, _, err := c.sock.Read()
 		if err != nil {
 			return
 		}
@@ -309,6 +320,7 @@ func (h *Hub) onSubscribe(ctx context.Context, c *Conn, f *frame.Client) error {
 	slices.Sort(topics)
 	type wanted struct {
 		topic string
+		opts  TopicOptions
 		at    cursor.Cursor
 	}
 	var good []wanted
@@ -325,13 +337,13 @@ func (h *Hub) onSubscribe(ctx context.Context, c *Conn, f *frame.Client) error {
 			c.sock.Send(sock.Text(frame.Marshal(frame.Server{Type: frame.Denied, Topic: t, Ref: f.Ref, Error: publicText(err)})))
 			continue
 		}
-		good = append(good, wanted{t, at})
+		good = append(good, wanted{t, h.optionsOf(t), at})
 	}
 	var err error
 	h.with(func() {
 		for _, w := range good {
 			if err == nil {
-				err = h.attachLocked(c, w.topic, w.at, f.Ref)
+				err = h.attachLocked(c, w.topic, w.opts, w.at, f.Ref)
 			}
 		}
 	})

@@ -1,9 +1,6 @@
 package wsfanout
 
 import (
-	"fmt"
-	"slices"
-
 	"github.com/nines-go/nines/wsfanout/internal/cursor"
 	"github.com/nines-go/nines/wsfanout/internal/frame"
 	"github.com/nines-go/nines/wsfanout/internal/home"
@@ -33,40 +30,37 @@ type sub struct {
 	fills  []*sock.Frame   // of OnGap, not yet queued
 	id     home.ClientID   // of the last attachment: what comes late for an earlier one finds nobody
 	wakeup bool            // the socket tells when it has room
-}
-
-// room is a topic with subscribers here.
-type room struct {
-	topic string
-	subs  []*sub
+	again  bool            // attached again in the middle: the client has its answer
+	index  int             // in room.subs
+	missed uint64          // number of the first ephemeral message that it has to get yet; 0: none
 }
 
 // attachLocked subscribes, or subscribes anew from another cursor.
-func (h *Hub) attachLocked(c *Conn, topic string, at cursor.Cursor, ref uint64) error {
+func (h *Hub) attachLocked(c *Conn, topic string, opts TopicOptions, at cursor.Cursor, ref uint64) error {
 	if c.gone {
 		return nil
 	}
 	s := c.subs[topic]
 	if s == nil {
 		if len(c.subs) >= h.cfg.MaxTopics {
-			return fmt.Errorf("too many topics: at most %d", h.cfg.MaxTopics)
+			return errTopics
 		}
 		r := h.rooms[topic]
 		if r == nil {
-			r = &room{topic: topic}
+			r = &room{topic: topic, opts: opts}
 			h.rooms[topic] = r
 		}
 		s = &sub{conn: c, room: r}
 		c.subs[topic] = s
-		r.subs = append(r.subs, s)
-		h.presenceAddLocked(topic, c.who.User)
+		r.add(s)
+		h.presenceAddLocked(r, c.who.User)
 	}
 	old := s.id
 	delete(h.attached, old)
 	h.nextID++
 	s.id = h.nextID
 	h.attached[s.id] = s
-	s.mode, s.ref, s.last, s.skip, s.fills = waiting, ref, at.Last, nil, nil
+	s.mode, s.ref, s.last, s.skip, s.fills, s.again = waiting, ref, at.Last, nil, nil, false
 	h.mu.Lock()
 	h.lockedInput(func() {
 		h.node.Attach(h.now(), s.id, topic, at)
@@ -82,15 +76,11 @@ func (h *Hub) detachLocked(s *sub) {
 	delete(s.conn.subs, s.room.topic)
 	delete(h.attached, s.id)
 	r := s.room
-	if i := slices.Index(r.subs, s); i >= 0 {
-		last := len(r.subs) - 1
-		r.subs[i], r.subs[last] = r.subs[last], nil
-		r.subs = r.subs[:last]
-	}
+	r.remove(s)
+	h.presenceRemoveLocked(r, s.conn.who.User)
 	if len(r.subs) == 0 {
-		delete(h.rooms, r.topic)
+		h.dropRoomLocked(r)
 	}
-	h.presenceRemoveLocked(r.topic, s.conn.who.User)
 	h.mu.Lock()
 	h.lockedInput(func() { h.node.Detach(h.now(), s.id, r.topic) })
 	h.mu.Unlock()
@@ -105,85 +95,73 @@ func (h *Hub) answerLocked(a *home.Answer) {
 	c := s.conn
 	f := frame.Server{Type: frame.Subscribed, Topic: a.Topic, Ref: s.ref, N: len(a.Records), Epoch: a.Start.Epoch.String(), Offset: a.Start.Offset}
 	s.at = a.Start
-	switch a.Kind {
-	case home.Fresh:
+	switch {
+	case a.Kind == home.Gapped && s.again:
+		f = frame.Server{Type: frame.Gap, Topic: a.Topic, Reason: a.Reason, After: s.last, Epoch: f.Epoch, Offset: f.Offset}
+		if h.gapLocked(s, f, a.Start); s.mode == filling {
+			return
+		}
+	case s.again:
+	case a.Kind == home.Fresh:
 		f.Kind = frame.Fresh
 		h.count.fresh.Add(1)
-	case home.Resumed:
+		c.sock.Send(sock.Text(frame.Marshal(f)))
+	case a.Kind == home.Resumed:
 		f.Kind = frame.Resumed
 		h.count.resumed.Add(1)
+		c.sock.Send(sock.Text(frame.Marshal(f)))
 	default:
 		f.Kind, f.Reason, f.After = frame.Lost, a.Reason, s.last
 		h.count.gaps.Add(1)
 		if h.fillLocked(s, f) {
 			return
 		}
+		c.sock.Send(sock.Text(frame.Marshal(f)))
 	}
-	c.sock.Send(sock.Text(frame.Marshal(f)))
 	s.mode = live
+	if c.held {
+		s.mode = behind // what there is comes when the socket is let go
+		return
+	}
 	h.feedLocked(s, a.Records)
 }
 
-// deliverLocked brings records to the subscribers of a topic.
-func (h *Hub) deliverLocked(d *home.Deliver) {
-	r := h.rooms[d.Topic]
-	if r == nil {
-		return
+// deliverLocked brings what a cast holds to one subscriber.
+func (h *Hub) deliverLocked(s *sub, c *cast, lane sock.Lane) {
+	// One that has read on from the ring already stands elsewhere than the gap begins.
+	if g := c.deliver.Gap; g != nil && s.mode == live && s.at == g.From {
+		h.gapLocked(s, frame.Server{Type: frame.Gap, Topic: s.room.topic, Reason: g.Reason, After: s.last,
+			Epoch: g.Start.Epoch.String(), Offset: g.Start.Offset}, g.Start)
 	}
-	if d.Gap != nil {
-		for _, s := range r.subs {
-			if s.mode == live {
-				h.gapLocked(s, frame.Server{Type: frame.Gap, Topic: d.Topic, Reason: d.Gap.Reason, After: s.last,
-					Epoch: d.Gap.Start.Epoch.String(), Offset: d.Gap.Start.Offset}, d.Gap.Start)
-			}
-		}
-	}
-	for _, rec := range d.Records {
+	for i, rec := range c.deliver.Records {
 		if rec.Kind == wire.Ephemeral {
-			h.ephemeralLocked(r, rec)
-			continue
-		}
-		p := h.prepareLocked(r.topic, rec)
-		for _, s := range r.subs {
-			if s.mode == live && !h.showLocked(s, rec, p) {
-				s.mode = behind
-				h.wakeLocked(s)
-			}
-		}
-	}
-}
-
-// ephemeralLocked shows a message that may be dropped to those that keep up.
-func (h *Hub) ephemeralLocked(r *room, rec *wire.Record) {
-	e, err := decodeEnvelope(rec.Data)
-	if err != nil {
-		return
-	}
-	f := sock.Text(frame.AppendMessage(nil, frame.Ephemeral, r.topic, "", 0, "", e.data))
-	for _, s := range r.subs {
-		if (s.mode == live || s.mode == behind) && !e.leavesOut(s.conn) && s.conn.sock.Pending() < highWater {
-			s.conn.sock.Send(f)
-			h.count.delivered.Add(1)
+			h.ephemeralLocked(s, c.frames[i], lane)
+		} else if s.mode == live && !h.showLocked(s, rec, c.frames[i], lane) {
+			h.slowLocked(s)
 		}
 	}
 }
 
 // feedLocked queues records for a subscription until its socket is full; the rest stays in the ring.
 func (h *Hub) feedLocked(s *sub, records []*wire.Record) {
+	if s.room.opts.Slow == Conflate && len(records) > 1 {
+		if !h.conflateLocked(s, records, sock.Direct) {
+			h.slowLocked(s)
+		}
+		return
+	}
 	for _, rec := range records {
 		if s.mode != live {
 			return // a gap on the way, or the socket is full
 		}
-		if !h.showLocked(s, rec, h.prepareLocked(s.room.topic, rec)) {
-			s.mode = behind
-			h.wakeLocked(s)
-			return
+		if !h.showLocked(s, rec, h.prepareLocked(s.room.topic, rec), sock.Direct) {
+			h.slowLocked(s)
 		}
 	}
 }
 
 // showLocked queues one record for one socket. It reports false when the socket has no room.
-func (h *Hub) showLocked(s *sub, rec *wire.Record, p *prepared) bool {
+func (h *Hub) showLocked(s *sub, rec *wire.Record, p *prepared, lane sock.Lane) bool {
 	if rec.Offset <= s.at.Offset {
 		return true // caught up from the ring already
 	}
@@ -193,20 +171,26 @@ func (h *Hub) showLocked(s *sub, rec *wire.Record, p *prepared) bool {
 		h.attachAgainLocked(s)
 		return true
 	}
-	if c.sock.Pending() > highWater {
+	if c.held {
 		return false
 	}
 	switch {
 	case rec.Kind == wire.Gap:
-		s.at = rec.Position
+		if c.sock.Full() {
+			return false
+		}
 		h.gapLocked(s, frame.Server{Type: frame.Gap, Topic: s.room.topic, Reason: string(rec.Data), After: s.last, ID: rec.ID, N: 1,
 			Epoch: rec.Epoch.String(), Offset: rec.Offset}, rec.Position)
 		return true
 	case p.env.leavesOut(c) || s.skip[rec.ID]:
+		if !c.sock.Offer(p.skipFrame(s.room.topic, rec), lane) {
+			return false
+		}
 		delete(s.skip, rec.ID)
-		c.sock.Send(p.skipFrame(s.room.topic, rec))
 	default:
-		c.sock.Send(p.frame)
+		if !c.sock.Offer(p.frame, lane) {
+			return false
+		}
 		s.last = rec.ID
 		h.count.delivered.Add(1)
 	}
@@ -217,10 +201,11 @@ func (h *Hub) showLocked(s *sub, rec *wire.Record, p *prepared) bool {
 // attachAgainLocked asks for what comes after what the socket has. What filled a gap has all been sent by then, and stays known.
 func (h *Hub) attachAgainLocked(s *sub) {
 	skip := s.skip
-	if err := h.attachLocked(s.conn, s.room.topic, cursor.Cursor{Pos: s.at, Seen: []cursor.Position{s.at}, Last: s.last}, s.ref); err != nil {
+	at := cursor.Cursor{Pos: s.at, Seen: []cursor.Position{s.at}, Last: s.last}
+	if err := h.attachLocked(s.conn, s.room.topic, s.room.opts, at, s.ref); err != nil {
 		h.log.Error("subscription lost", "topic", s.room.topic, "error", err) // cannot be: it exists
 	}
-	s.skip = skip
+	s.skip, s.again = skip, true
 }
 
 // gapLocked reports a gap in the middle of a subscription. The client then stands at start.
@@ -234,22 +219,30 @@ func (h *Hub) gapLocked(s *sub, f frame.Server, start cursor.Position) {
 
 // wakeLocked has the socket tell when it has room.
 func (h *Hub) wakeLocked(s *sub) {
-	if s.wakeup {
+	c := s.conn
+	s.wakeup = true
+	if c.waking || c.held {
 		return
 	}
-	s.wakeup = true
-	c := s.conn
-	c.sock.WhenDrained(highWater/4, func() { h.do(func() { h.roomLocked(c) }) })
+	c.waking = true
+	c.sock.WhenDrained(func() { h.do(func() { h.roomLocked(c) }) })
 }
 
 // roomLocked goes on with the subscriptions of a socket that has room again.
 func (h *Hub) roomLocked(c *Conn) {
-	for _, s := range c.subs {
-		s.wakeup = false
+	if c.waking = false; c.held || c.gone {
+		return
 	}
 	for _, s := range c.subs {
+		if !s.wakeup {
+			continue
+		}
+		s.wakeup = false
 		if s.mode == behind {
 			h.catchUpLocked(s)
+		}
+		if s.missed != 0 {
+			h.missedLocked(s)
 		}
 	}
 }
@@ -257,15 +250,22 @@ func (h *Hub) roomLocked(c *Conn) {
 // catchUpLocked feeds a subscription from the ring.
 func (h *Hub) catchUpLocked(s *sub) {
 	c := s.conn
+	if c.held {
+		s.mode = behind
+		return
+	}
 	for len(s.fills) > 0 {
-		if c.sock.Pending() > highWater {
+		if !c.sock.Offer(s.fills[0], sock.Direct) {
 			s.mode = behind
 			h.wakeLocked(s)
 			return
 		}
-		c.sock.Send(s.fills[0])
 		s.fills = s.fills[1:]
 		h.count.delivered.Add(1)
+	}
+	if s.room.opts.Slow == DropGap && s.skip == nil && s.mode == behind {
+		h.dropGapLocked(s)
+		return
 	}
 	h.mu.Lock()
 	records, ok := h.node.Since(s.room.topic, s.at)
@@ -274,70 +274,10 @@ func (h *Hub) catchUpLocked(s *sub) {
 	case ok:
 		s.mode = live
 		h.feedLocked(s, records)
-	case s.skip == nil:
+	case s.skip == nil && s.room.opts.Slow == Resume:
 		// It has read so slowly that the ring has moved on. With its cursor it gets what there is, or is told.
-		h.count.behind.Add(1)
-		c.sock.Close(sock.CodeBehind, "behind: resume from your position")
+		h.behindLocked(s)
 	default:
 		h.attachAgainLocked(s)
 	}
-}
-
-// prepared is a record as a frame, made once for all its subscribers here.
-type prepared struct {
-	env   envelope
-	frame *sock.Frame
-	skip  *sock.Frame
-}
-
-func (p *prepared) skipFrame(topic string, rec *wire.Record) *sock.Frame {
-	if p.skip == nil {
-		p.skip = sock.Text(frame.Marshal(frame.Server{Type: frame.Skip, Topic: topic, Epoch: rec.Epoch.String(), Offset: rec.Offset}))
-	}
-	return p.skip
-}
-
-func (e *envelope) leavesOut(c *Conn) bool {
-	return len(e.exceptUsers) > 0 && slices.Contains(e.exceptUsers, c.who.User) ||
-		len(e.exceptConns) > 0 && slices.Contains(e.exceptConns, c.id)
-}
-
-// preparedFrames keeps the frames of late, for subscribers that come back at the same time.
-type preparedFrames struct {
-	of    map[*wire.Record]*prepared
-	order []*wire.Record
-	bytes int
-}
-
-const (
-	preparedBytes = 8 << 20
-	preparedCount = 8192
-)
-
-func (h *Hub) prepareLocked(topic string, rec *wire.Record) *prepared {
-	if rec.Kind == wire.Gap {
-		return nil
-	}
-	k := &h.prepared
-	if p := k.of[rec]; p != nil {
-		return p
-	}
-	p := &prepared{}
-	var err error
-	if p.env, err = decodeEnvelope(rec.Data); err != nil {
-		h.log.Error("record cannot be read", "topic", topic, "id", rec.ID, "error", err)
-	}
-	p.frame = sock.Text(frame.AppendMessage(nil, frame.Message, topic, rec.Epoch.String(), rec.Offset, rec.ID, p.env.data))
-	if k.of == nil {
-		k.of = map[*wire.Record]*prepared{}
-	}
-	k.of[rec] = p
-	k.order = append(k.order, rec)
-	k.bytes += p.frame.Len()
-	for len(k.order) > 1 && (k.bytes > preparedBytes || len(k.order) > preparedCount) {
-		k.bytes -= k.of[k.order[0]].frame.Len()
-		delete(k.of, k.order[0])
-		k.order = k.order[1:]
-	}
-	return p
 }

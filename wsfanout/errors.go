@@ -15,3 +15,6 @@ var (
 	// ErrNoReplica is returned by Publish when Config.MinCopies is 2 and there was no second node in time.
 	ErrNoReplica = errors.New("wsfanout: no second node for the message")
 )
+
+// errTopics is why a socket cannot be subscribed to one more topic.
+var errTopics = errors.New("too many topics")

@@ -54,7 +54,11 @@ type Hub struct {
 	prepared preparedFrames
 	presence presence
 	nextID   home.ClientID
-	filling  int // gaps that wait for OnGap
+	filling  int     // gaps that wait for OnGap
+	large    []*room // with something in their queues
+
+	wakeLarge chan struct{}
+	backlog   atomic.Int64 // events in the queues of large rooms
 
 	handlers  sync.WaitGroup // ServeHTTP calls with a socket
 	open      atomic.Int64   // sockets, those in the handshake included
@@ -71,7 +75,7 @@ type step struct {
 }
 
 type counters struct {
-	published, acked, delivered, gaps, resumed, fresh, behind, refused atomic.Uint64
+	published, acked, delivered, gaps, resumed, fresh, behind, refused, conflated, dropped atomic.Uint64
 }
 
 // New checks the configuration and returns a Hub that does nothing until Run.
@@ -84,10 +88,10 @@ func New(cfg Config) (*Hub, error) {
 		cfg: cfg, log: cfg.Logger, start: time.Now(),
 		waiting: map[home.Handle]chan ack{}, peers: map[string]*peer{},
 		conns: map[*Conn]struct{}{}, attached: map[home.ClientID]*sub{}, users: map[string]map[*Conn]struct{}{}, rooms: map[string]*room{},
-		fills: make(chan struct{}, fillsAtOnce), ready: make(chan struct{}),
+		fills: make(chan struct{}, fillsAtOnce), ready: make(chan struct{}), wakeLarge: make(chan struct{}, 1),
 	}
 	h.pool = sock.NewPool(sock.Config{
-		MaxPending: maxPending, ReadLimit: cfg.MaxFrame, PingInterval: cfg.PingInterval,
+		MaxPending: maxPending, HighWater: highWater, ReadLimit: cfg.MaxFrame, PingInterval: cfg.PingInterval,
 		Ping: sock.Text(frame.Marshal(frame.Server{Type: frame.Ping})),
 	})
 	h.presence.init()
@@ -118,7 +122,11 @@ func (h *Hub) lockedInput(fn func()) {
 	fn()
 	out := h.node.Take()
 	for _, f := range out.Frames {
-		h.peerLocked(f.To).push(f.Messages, nil)
+		if p := h.peerLocked(f.To); f.Bulk {
+			p.pushBulk(f.Messages)
+		} else {
+			p.push(f.Messages, nil)
+		}
 	}
 	for i := range out.Acks {
 		h.ackLocked(&out.Acks[i])
@@ -146,25 +154,31 @@ func (h *Hub) with(fn func()) {
 }
 
 // flush carries out the outbox unless another goroutine does; that one then also takes what this one has left. When sockets cannot be served as
-// fast as messages come, the outbox grows, and who brings more has to wait: publishers, and the handlers of peers, whose links then fill.
+// fast as messages come, the outbox and the queues of large topics grow, and who brings more has to help: publishers, and the handlers of peers,
+// whose links then fill.
 func (h *Hub) flush() {
 	for {
 		h.mu.Lock()
 		n := len(h.outbox)
 		h.mu.Unlock()
+		much := h.backlog.Load() > outboxFull
 		switch {
-		case n == 0:
+		case n == 0 && !much:
 			return
-		case n > outboxFull:
+		case n > outboxFull || much:
 			h.exec.Lock()
 		case !h.exec.TryLock():
 			return
 		}
 		h.drainLocked()
+		if much {
+			h.sliceLocked()
+		}
 		h.exec.Unlock()
 	}
 }
 
+// drainLocked carries out the outbox. What is meant for a large topic waits in its queue, so this does not take long.
 func (h *Hub) drainLocked() {
 	for {
 		h.mu.Lock()
@@ -179,9 +193,9 @@ func (h *Hub) drainLocked() {
 			case nil:
 				s.fn()
 			case *home.Answer:
-				h.answerLocked(e)
+				h.eventLocked(e.Topic, &cast{answer: e})
 			case *home.Deliver:
-				h.deliverLocked(e)
+				h.eventLocked(e.Topic, &cast{deliver: e})
 			}
 		}
 	}
@@ -219,6 +233,7 @@ func (h *Hub) Run(ctx context.Context) error {
 			stopHandle = t.Handle(transportTopic, h.receive)
 		}
 		h.wg.Go(func() { h.watch(ctx, changed) })
+		h.wg.Go(func() { h.serveLarge(ctx) })
 		h.setAccept(true)
 		graceful := false
 		select {
@@ -441,9 +456,12 @@ type Stats struct {
 	Resumed    uint64 // subscriptions that went on without a hole
 	Gaps       uint64 // reports of a gap to a client
 	Behind     uint64 // sockets closed because they read too slowly
+	Conflated  uint64 // messages left out because a newer one with their ConflateKey waited as well
+	Dropped    uint64 // ephemeral messages that a socket had no room for
 	Refused    uint64 // sockets refused because of a limit
 
 	RingBytes int    // held for resuming clients
+	Asked     uint64 // subscriptions and questions of this node to the homes of topics
 	Terms     uint64 // take-overs by this node
 	Epochs    uint64 // of those, with a new epoch
 	Repairs   uint64 // holes from peers that were repaired
@@ -456,6 +474,7 @@ func (h *Hub) Stats() Stats {
 		Published: h.count.published.Load(), Acked: h.count.acked.Load(), Delivered: h.count.delivered.Load(),
 		Fresh: h.count.fresh.Load(), Resumed: h.count.resumed.Load(), Gaps: h.count.gaps.Load(),
 		Behind: h.count.behind.Load(), Refused: h.count.refused.Load(),
+		Conflated: h.count.conflated.Load(), Dropped: h.count.dropped.Load(),
 	}
 	h.with(func() { s.Topics, s.Users = len(h.rooms), len(h.users) })
 	h.mu.Lock()
@@ -466,6 +485,7 @@ func (h *Hub) Stats() Stats {
 	n := h.node.Stats()
 	s.Settled, s.Homes, s.Solo, s.Orphans = h.node.Settled(), n.Homed, n.Solo, n.Leaderless
 	s.Publishing, s.RingBytes, s.Terms, s.Epochs, s.Repairs = n.Publishing, n.RingBytes, n.Terms, n.Epochs, n.Repairs
+	s.Asked = n.Asked
 	return s
 }
 

@@ -46,6 +46,8 @@ type peer struct {
 	asked    time.Duration
 	items    []item
 	sending  bool
+	bulk     [][]byte // frames for the bulk lane
+	bulking  bool
 }
 
 // item is a batch of protocol messages or a control, in the order of their making.
@@ -118,6 +120,39 @@ func (p *peer) post(ctx context.Context, b []byte) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// pushBulk queues frames for the bulk lane; h.mu is held. They may be lost: who waits for them asks again.
+func (p *peer) pushBulk(messages []wire.Message) {
+	if p.left || p.stopped || p.h.ctx == nil || p.id == p.h.id {
+		return
+	}
+	for _, b := range wire.Encode(messages) {
+		p.bulk = append(p.bulk, append(append(make([]byte, 0, 1+len(b)), kindProtocol), b...))
+	}
+	if !p.bulking {
+		p.bulking = p.h.spawnLocked(p.sendBulk)
+	}
+}
+
+// sendBulk carries the bulk queue to the transport until it is empty.
+func (p *peer) sendBulk(ctx context.Context) {
+	h := p.h
+	for {
+		h.mu.Lock()
+		frames := p.bulk
+		if p.bulk = nil; len(frames) == 0 {
+			p.bulking = false
+			h.mu.Unlock()
+			return
+		}
+		h.mu.Unlock()
+		for _, b := range frames {
+			if err := h.cfg.Transport.PostBulk(ctx, p.id, transportTopic, b); err != nil && ctx.Err() == nil {
+				h.log.Debug("older records not sent", "peer", p.id, "error", err)
+			}
 		}
 	}
 }

@@ -39,7 +39,11 @@ func (h *Hub) Presence(ctx context.Context, topic string) ([]string, error) {
 	return slices.Sorted(maps.Keys(all)), nil
 }
 
-func (h *Hub) presenceAddLocked(topic, user string) {
+func (h *Hub) presenceAddLocked(r *room, user string) {
+	if r.opts.Presence == Hidden {
+		return
+	}
+	topic := r.topic
 	p := &h.presence
 	users := p.here[topic]
 	if users == nil {
@@ -54,7 +58,11 @@ func (h *Hub) presenceAddLocked(topic, user string) {
 	}
 }
 
-func (h *Hub) presenceRemoveLocked(topic, user string) {
+func (h *Hub) presenceRemoveLocked(r *room, user string) {
+	if r.opts.Presence == Hidden {
+		return
+	}
+	topic := r.topic
 	p := &h.presence
 	if p.here[topic][user]--; p.here[topic][user] == 0 {
 		p.leaving[[2]string{topic, user}] = time.Now()

@@ -140,6 +140,10 @@ func (c *Client) record(ctx context.Context, ws *websocket.Conn, f *frame.Server
 	show := true
 	var resume [][]byte
 	switch {
+	case f.Type == frame.Skip && f.N > 1 && t.cur.Pos.Offset+uint64(f.N) == at.Offset: // the last of N records that are not shown
+		t.cur.Pos.Offset = at.Offset - 1
+		_, _ = t.cur.Take(at, true, "")
+		show = false
 	case f.Type == frame.Message, f.Type == frame.Skip, f.Type == frame.Gap && f.N == 1:
 		if show, err = t.cur.Take(at, f.Type != frame.Message, f.ID); err != nil {
 			show, resume = false, c.subscribeLocked(f.Topic)
@@ -159,13 +163,14 @@ func (c *Client) record(ctx context.Context, ws *websocket.Conn, f *frame.Server
 		}
 		return nil
 	}
+	if f.Type == frame.Skip {
+		return nil
+	}
 	if !show {
 		c.count.duplicates.Add(1)
 		return nil
 	}
 	switch f.Type {
-	case frame.Skip:
-		return nil
 	case frame.Gap:
 		c.gap(f)
 		return nil

@@ -359,14 +359,17 @@ class Client {
       return;
     }
     const at = { epoch: f.epoch ?? "", offset: f.offset ?? 0 };
-    if (f.type === "message" || f.type === "skip" || (f.type === "gap" && f.n === 1)) {
+    if (f.type === "skip" && f.n > 1 && t.cursor.pos.offset + f.n === at.offset) { // the last of n records that are not shown
+      t.cursor.pos.offset = at.offset - 1;
+      t.cursor.take(at, true, "");
+    } else if (f.type === "message" || f.type === "skip" || (f.type === "gap" && f.n === 1)) {
       switch (t.cursor.take(at, f.type !== "message", f.id ?? "")) {
         case "hole":
           this.stats.holes++;
           this.#resume([f.topic]);
           return;
         case "old":
-          this.stats.duplicates++;
+          if (f.type !== "skip") this.stats.duplicates++;
           return;
       }
     } else if (f.type === "gap") {

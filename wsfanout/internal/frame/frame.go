@@ -6,7 +6,7 @@
 //	subscribed  topic, kind (fresh, resumed, gap), n records follow, epoch and offset of the start; for gap also reason, after and filled; ref of the request
 //	message     topic, epoch, offset, id, data
 //	fill        topic, id, data: from the application after a gap, without a position
-//	skip        topic, epoch, offset: a record that this client is not shown
+//	skip        topic, epoch, offset: a record that this client is not shown; with n the last of n of the same epoch that follow each other
 //	gap         topic, epoch, offset, reason, after, filled: the client now stands there; with n 1 it is a record of the log, which stands for
 //	            what is lost before it
 //	ephemeral   topic, data: no position, may be dropped

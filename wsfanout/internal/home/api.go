@@ -45,6 +45,8 @@ type Config struct {
 	NodeBytes int           // 256 MiB: bound on all rings; the topics idle longest are trimmed first
 	WindowAge time.Duration // 5 min
 	WindowIDs int           // 65,536 a partition
+	HotBytes  int           // 256 KiB of a partition's newest records go with a move; older ones follow
+	Moves     int           // 8 partitions are moved at once, when their home and replica are there
 	IdleAge   time.Duration // 24 h after which a topic without records is forgotten
 
 	SoloDelay time.Duration // 2 s before a node that sees nobody leads, unless the others are known dead or gone
@@ -52,6 +54,7 @@ type Config struct {
 	Announce  time.Duration // 5 s between two ACTIVE of a home, and between two digests of an edge
 	Linger    time.Duration // 10 s that an edge stays subscribed after its last client
 	Uncertain time.Duration // 30 s; must be shorter than WindowAge
+	Hold      time.Duration // 2 s that a client waits for older records on their way, before it is told a gap
 }
 
 // A Fate is what the membership says of a process.
@@ -125,6 +128,7 @@ type Output struct {
 // becomes Dead or Failed and nothing that it sent is given to Receive any more.
 type Frame struct {
 	To       string
+	Bulk     bool // on the bulk lane: no order against other frames, and may be lost
 	Messages []Message
 }
 
@@ -197,6 +201,7 @@ type Stats struct {
 	Leaderless int // no home known, or one that is not in the view
 	Preparing  int // terms being proposed or installed by this node
 	Copies     int // partitions of which this node holds a copy
+	Filling    int // partitions that lack older records which are on their way here or to the replica
 	Topics     int // in copies
 	Subscribed int // topics with local clients or lingering
 	Clients    int // attachments of local clients

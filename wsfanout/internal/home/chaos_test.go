@@ -148,6 +148,31 @@ var configs = map[string]simConfig{
 		nodes: 3, partitions: 1, topics: 2, messages: 20, clients: 5, noGap: true, oneEpoch: true, slowLinks: 0.2, span: 40 * time.Second,
 		faults: func(s *sim) { s.sequence(4, func() { s.joinOrLeave() }) },
 	},
+	"backfill": { // a move takes two or three records along; the others are fetched
+		nodes: 4, partitions: 3, topics: 3, messages: 60, clients: 9, noGap: true, slowLinks: 0.05, span: 40 * time.Second,
+		node: home.Config{HotBytes: 250, Moves: 1, Hold: time.Minute},
+		faults: func(s *sim) {
+			s.sequence(5, func() {
+				switch s.rng.IntN(3) {
+				case 0:
+					s.crashOrRestart()
+				case 1:
+					s.joinOrLeave()
+				default:
+					s.pause(s.pick(), s.between(2*time.Second, 8*time.Second))
+				}
+			})
+			s.hops()
+		},
+	},
+	"backfillchaos": {
+		nodes: 4, partitions: 2, topics: 3, messages: 60, clients: 6, slowLinks: 0.15, oneCopyMay: true, pairMay: true, span: 60 * time.Second,
+		node: home.Config{HotBytes: 250, Moves: 1},
+		faults: func(s *sim) {
+			s.anytime(10, func() { s.anything() })
+			s.hops()
+		},
+	},
 	"pair": {
 		nodes: 2, partitions: 1, topics: 2, messages: 25, clients: 4, slowLinks: 0.1, oneCopyMay: true, pairMay: true,
 		faults: func(s *sim) {

@@ -24,6 +24,8 @@ func (c Config) withDefaults() (Config, error) {
 		{"RingBytes", &c.RingBytes, 1 << 20},
 		{"NodeBytes", &c.NodeBytes, 256 << 20},
 		{"WindowIDs", &c.WindowIDs, 65536},
+		{"HotBytes", &c.HotBytes, 256 << 10},
+		{"Moves", &c.Moves, 8},
 	}
 	for _, f := range ints {
 		if *f.v < 0 {
@@ -46,6 +48,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"Announce", &c.Announce, 5 * time.Second},
 		{"Linger", &c.Linger, 10 * time.Second},
 		{"Uncertain", &c.Uncertain, 30 * time.Second},
+		{"Hold", &c.Hold, 2 * time.Second},
 	}
 	for _, f := range durations {
 		if *f.v == 0 {

@@ -11,9 +11,6 @@ import (
 const (
 	// maxLineage bounds the epochs that a copy remembers.
 	maxLineage = 64
-	// maxSnapshot bounds the record bytes of a copy in transit, so that it fits a message of the links. What is
-	// older is left out: it counts as trimmed at the receiver.
-	maxSnapshot = 32 << 20
 )
 
 // A copyLog is a partition's log as one node has it: home, replica, or a former holder.
@@ -26,6 +23,7 @@ type copyLog struct {
 	floorBy Term   // epoch of the forgotten record there
 	topics  map[string]*topicLog
 	window  window
+	owed    map[string]*debt // topics whose older records are still to come
 }
 
 func newCopyLog() *copyLog { return &copyLog{topics: map[string]*topicLog{}} }
@@ -116,6 +114,7 @@ func (c *copyLog) accept(topic string, prev Position, r *Record, now time.Durati
 		l = newTopicLog(prev.Offset, from, now)
 		l.born, l.base = prev, prev
 		c.topics[topic] = l
+		delete(c.owed, topic)
 	}
 	l.append(r, now)
 	c.length++
@@ -161,8 +160,9 @@ func (c *copyLog) worseThan(o *wire.Copy) bool {
 	return o.Token && !c.token
 }
 
-// snapshot returns the copy for transit; of topics whose end the receiver has (known), only what follows it.
-func (c *copyLog) snapshot(known map[string]Position) *wire.Copy {
+// snapshot returns the copy for transit: of topics whose end the receiver has (known), only what follows it; of all, the newest
+// committed records that fit hot bytes, and every one that is not committed. What is older is fetched afterwards (R22).
+func (c *copyLog) snapshot(known map[string]Position, hot int) *wire.Copy {
 	w := &wire.Copy{
 		Acc: c.acc, Length: c.length, Token: c.token, Lineage: slices.Clone(c.lineage), Floor: c.floor, FloorBy: c.floorBy,
 		Window: c.window.entries(),
@@ -173,39 +173,53 @@ func (c *copyLog) snapshot(known map[string]Position) *wire.Copy {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.topics)) {
 		l := c.topics[name]
-		t := wire.Topic{Name: name, Born: l.born, From: l.from, Base: l.base, Marks: slices.Clone(l.marks), Committed: l.committed}
-		from := l.base.Offset
+		from, tail := l.base.Offset, false
 		if p, ok := known[name]; ok && p.Offset >= l.base.Offset && p.Offset <= l.last() && l.at(p.Offset) == p && !l.unborn() {
-			from, t.Base, t.Tail = p.Offset, p, true
-		} else if total > maxSnapshot {
-			for keep := l.bytes; keep > l.bytes/(total/maxSnapshot+1) && from < l.committed; from++ {
-				keep -= sizeOf(l.recs[from-l.base.Offset])
-			}
-			t.Base = l.at(from)
+			from, tail = p.Offset, true
 		}
-		t.Records = slices.Clone(l.after(from, l.last()))
-		w.Topics = append(w.Topics, t)
+		if total > hot {
+			newest := l.last()
+			for size := 0; newest > from && (newest > l.committed || size < l.bytes/(total/hot+1)); newest-- {
+				size += sizeOf(l.recs[newest-l.base.Offset-1])
+			}
+			tail = tail && newest == from
+			from = newest
+		}
+		_, owed := c.owed[name]
+		w.Topics = append(w.Topics, wire.Topic{
+			Name: name, Born: l.born, From: l.from, Base: l.at(from), Tail: tail, Older: from > l.base.Offset && !tail || owed,
+			Marks: slices.Clone(l.marks), Records: slices.Clone(l.after(from, l.last())), Committed: l.committed,
+		})
 	}
 	return w
 }
 
-// restore makes a copy from transit; mine is what the receiver had, for topics of which only the tail was sent.
-func restore(w *wire.Copy, mine *copyLog, now time.Duration) *copyLog {
+// restore makes a copy from transit. mine is what the receiver had: where a topic goes on from a record in it, what was before stays.
+// The older records of the others are owed by the sender.
+func restore(w *wire.Copy, mine *copyLog, from string, now time.Duration) *copyLog {
 	c := &copyLog{
 		acc: w.Acc, length: w.Length, token: w.Token, lineage: slices.Clone(w.Lineage), floor: w.Floor, floorBy: w.FloorBy,
 		topics: make(map[string]*topicLog, len(w.Topics)),
 	}
 	for _, t := range w.Topics {
 		l := &topicLog{born: t.Born, from: t.From, base: t.Base, marks: slices.Clone(t.Marks), committed: t.Committed, touched: now}
-		if t.Tail && mine != nil {
-			if o := mine.topics[t.Name]; o != nil && o.base.Offset <= t.Base.Offset && t.Base.Offset <= o.last() && o.at(t.Base.Offset) == t.Base {
+		merged := false
+		if mine != nil {
+			if o := mine.topics[t.Name]; o != nil && !o.unborn() && o.born == t.Born && o.base.Offset <= t.Base.Offset && t.Base.Offset <= o.last() && o.at(t.Base.Offset) == t.Base {
+				merged = true
 				l.base = o.base
 				k := int(t.Base.Offset - o.base.Offset)
 				l.recs, l.times = slices.Clone(o.recs[:k]), slices.Clone(o.times[:k])
 				for _, r := range l.recs {
 					l.bytes += sizeOf(r)
 				}
+				if d, ok := mine.owed[t.Name]; ok {
+					c.owe(t.Name, now, d.holders...)
+				}
 			}
+		}
+		if t.Older && !merged || t.Tail && !merged {
+			c.owe(t.Name, now, from)
 		}
 		for _, r := range t.Records {
 			l.recs = append(l.recs, r)

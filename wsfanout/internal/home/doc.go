@@ -90,7 +90,11 @@
 //   - R21 Rings are trimmed, and idle topics forgotten, by each node for itself. A forgotten topic raises the floor, from which topics
 //     begin, and the floor keeps the epoch of the record there: what was told before that epoch is not the birth of a topic. Records
 //     tell their predecessor, so a replica that forgot, or did not, follows its home.
-//   - R22 A copy goes whole with PROMISE; with INSTALL, only what the replica lacks.
+//   - R22 With PROMISE and INSTALL go the header of a copy and its newest records (HotBytes; of a topic whose end the receiver has,
+//     what follows it), so a move takes as long for a full ring as for an empty one. Who leads or is replica fetches the older
+//     ones afterwards on the bulk lane, newest first, from those that had them; equal positions mean equal logs, so what ends where
+//     the ring begins fits. Nobody is told to drop a copy that is still needed. A subscription that needs what is on its way waits
+//     for it (Hold, 2 s), then it is a gap. Re-replicated, for P1, means that this is done too. Of planned moves eight happen at once.
 //   - R23 After a pause a home has its replica confirm it before it answers anything, and for SoloDelay the node holds nothing against
 //     others that vanished.
 //
@@ -102,7 +106,4 @@
 //     lost without a report. MinMembers of a majority prevents it.
 //   - Gap reports may be false (silence never is): home and intended replica of a term that never became active die together; a
 //     topic that was idle for IdleAge; a client that knows more than eight epochs.
-//   - A copy in transit holds 32 MiB of records at most; older ones count as trimmed.
-//
-// Not yet: backfill of older ring parts on the bulk lane, and moves limited to a few partitions at a time.
 package home

@@ -34,6 +34,13 @@ func (p *part) install() {
 	if !n.on(ruleOrphansKept) {
 		p.orphans = nil
 	}
+	for topic := range c.owed {
+		for _, id := range slices.Sorted(maps.Keys(p.prep.answers)) {
+			if p.prep.answers[id].holder {
+				c.owe(topic, n.now, id)
+			}
+		}
+	}
 	c.acc, c.length = p.g, 0
 	p.role = installing
 	if p.replica == "" {
@@ -44,7 +51,7 @@ func (p *part) install() {
 	if a := p.prep.answers[p.replica]; a != nil {
 		known = a.tips
 	}
-	copied := c.snapshot(known)
+	copied := c.snapshot(known, n.cfg.HotBytes)
 	copied.Token = false
 	if !n.on(ruleWindowCopied) {
 		copied.Window = nil
@@ -94,18 +101,25 @@ func (p *part) onInstall(from string, m *wire.Install) {
 	}
 	p.stepDown()
 	p.promise(wire.Open{Term: m.G, Replica: n.cfg.ID, Known: true})
-	c := restore(m.Copy, p.cp, n.now)
+	c := restore(m.Copy, p.cp, from, n.now)
 	c.acc, c.length, c.token = m.G, 0, false
 	p.replaceCopy(c)
 	for _, l := range c.topics {
 		l.committed = l.last()
 	}
-	p.send(from, &wire.Installed{P: p.head(), G: m.G})
+	p.send(from, &wire.Installed{P: p.head(), G: m.G, Whole: len(c.owed) == 0})
 }
 
 func (p *part) onInstalled(from string, m *wire.Installed) {
-	if p.role == installing && m.G == p.g && from == p.replica {
+	if m.G != p.g || from != p.replica {
+		return
+	}
+	if p.role == installing {
 		p.activate()
+	}
+	if p.role == leading && m.Whole {
+		p.lead.whole = true
+		p.moved()
 	}
 }
 
@@ -127,6 +141,10 @@ func (p *part) activate() {
 	}
 	p.learn(wire.Open{Term: p.g, Replica: p.replica, Known: true})
 	p.check(n.on(ruleActivationCheck))
+	if p.role == leading {
+		p.fill()
+		p.moved()
+	}
 }
 
 // onActive is R8.
@@ -137,6 +155,7 @@ func (p *part) onActive(from string, m *wire.Active) {
 		if p.role == idle {
 			p.giveBack()
 			p.nudge()
+			p.fill()
 		}
 	case x < 0 && from == m.G.Node:
 		// A home that does not know that it was deposed.

@@ -56,6 +56,9 @@ const (
 	RuleActivationCheck = ruleActivationCheck
 	RulePredecessor     = rulePredecessor
 	RuleGapRecord       = ruleGapRecord
+	RuleBackfill        = ruleBackfill
+	RuleHold            = ruleHold
+	RuleSourceKept      = ruleSourceKept
 )
 
 // A PartState is what a test sees of a partition.

@@ -41,6 +41,9 @@ var mutations = []struct {
 	{"replica change is a term", home.RuleReplicaGone, "crashes"},
 	{"late promise", home.RuleLatePromise, "19-late-promise"},
 	{"look around at activation", home.RuleActivationCheck, "flap"},
+	{"older records are fetched", home.RuleBackfill, "backfill"},
+	{"a subscription waits for older records", home.RuleHold, "backfill"},
+	{"nobody drops what is still needed", home.RuleSourceKept, "22-two-joiners"},
 	{"gap record of an unverified epoch", home.RuleGapRecord, "13-stale-copy"},
 }
 

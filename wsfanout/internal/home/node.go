@@ -30,6 +30,11 @@ type Node struct {
 	byHandle map[Handle]windowID
 	handles  Handle
 
+	moves    int  // planned moves under way
+	queued   int  // partitions that wait for their turn
+	fetches  int  // FETCHes that are not answered
+	unfilled bool // one has been: others may be asked
+
 	nextAnnounce time.Duration
 	nextTrim     int
 	ringBytes    int
@@ -91,14 +96,29 @@ func (n *Node) send(to string, m Message) {
 	f.Messages = append(f.Messages, m)
 }
 
-// settle handles what this node has sent to itself, until nothing is left.
-func (n *Node) settle() {
-	for i := 0; i < len(n.loop); i++ {
-		m := n.loop[i]
-		n.handle(n.cfg.ID, m)
+// sendBulk queues a message for the bulk lane.
+func (n *Node) sendBulk(to string, m Message) {
+	if to == n.cfg.ID {
+		n.loop = append(n.loop, m)
+		return
 	}
-	clear(n.loop)
-	n.loop = n.loop[:0]
+	n.out.Frames = append(n.out.Frames, Frame{To: to, Bulk: true, Messages: []Message{m}})
+}
+
+// settle handles what this node has sent to itself, until nothing is left, and begins what waited for its turn.
+func (n *Node) settle() {
+	for {
+		for i := 0; i < len(n.loop); i++ {
+			m := n.loop[i]
+			n.handle(n.cfg.ID, m)
+		}
+		clear(n.loop)
+		n.loop = n.loop[:0]
+		n.fillOn()
+		if !n.moveOn() && len(n.loop) == 0 {
+			return
+		}
+	}
 }
 
 // SetView tells the Node what this process thinks of the membership: at the start, and after each change of
@@ -179,6 +199,10 @@ func (n *Node) handle(from string, m Message) {
 		p.onDigest(from, m)
 	case *wire.Resub:
 		p.onResub(m)
+	case *wire.Fetch:
+		p.onFetch(from, m)
+	case *wire.Backfill:
+		p.onBackfill(m)
 	}
 }
 
@@ -222,6 +246,15 @@ func (n *Node) Since(topic string, at Position) ([]*Record, bool) {
 		return nil, false
 	}
 	return e.since(at)
+}
+
+// At returns where this node stands in a topic, and whether it is subscribed.
+func (n *Node) At(topic string) (Position, bool) {
+	e := n.edges[topic]
+	if e == nil || !e.has {
+		return Position{}, false
+	}
+	return e.cur.Pos, true
 }
 
 // Drain makes this node take no new homes and hand over those that it has. The membership must say draining too.

@@ -38,6 +38,10 @@ type part struct {
 	orphans  []wire.Tip // ends of branches that this node gave up
 	returned *returned  // what was sent to the home of active
 
+	fetch  *fetching // older records of cp that were asked for
+	moving bool      // counts among Node.moves
+	queued bool      // a planned move waits for its turn
+
 	prep *prep // preparing
 	lead *lead // leading
 
@@ -98,6 +102,7 @@ func (p *part) highest() wire.Open {
 func (p *part) stepDown() {
 	p.role, p.prep, p.lead = idle, nil, nil
 	p.g, p.replica = Term{}, ""
+	p.moved()
 }
 
 func (p *part) setCopy(c *copyLog) {

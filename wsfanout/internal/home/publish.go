@@ -16,6 +16,8 @@ type lead struct {
 	number    uint64                // of the newest CONFIRM
 	doubt     bool                  // after a pause: answer nothing before a CONFIRM (R23)
 	returns   []giving
+	held      []heldSub
+	whole     bool     // the replica has all older records
 	late      []func() // for a test that takes out a rule
 }
 
@@ -291,6 +293,9 @@ func (p *part) settleReturns() {
 		return
 	}
 	p.lead.returns = slices.DeleteFunc(p.lead.returns, func(r giving) bool {
+		if p.cp.owesTo(r.from) && p.n.on(ruleSourceKept) {
+			return false // its copy is still needed
+		}
 		for topic, o := range r.at {
 			if l := p.cp.topics[topic]; l != nil && l.committed < o {
 				return false

@@ -30,6 +30,9 @@ const (
 	ruleActivationCheck             // R1: a home looks at first and second when it activates
 	rulePredecessor                 // R17: a record must follow
 	ruleGapRecord                   // R6: the gap record of an unverified epoch
+	ruleBackfill                    // R22: older records are fetched
+	ruleHold                        // R22: a subscription waits for older records on their way
+	ruleSourceKept                  // R22: nobody is told to drop a copy that has older records
 )
 
 func (n *Node) on(r rule) bool { return n.off&(1<<r) == 0 }

@@ -26,6 +26,7 @@ var update = flag.Bool("update", false, "write the scripts' outcomes anew; read 
 // every message sent, acknowledgement and client event, in order. Lines beginning with # are remarks. Commands:
 //
 //	order A B C          rendezvous order of the partition
+//	hot 250              bytes of records that go with a move, for nodes started afterwards
 //	start A B C          start nodes; each sees all of them, settled
 //	join J [: ids]       start a node that sees itself and the ids
 //	view A: A B [C=dead] tell A its membership; fates of those that are not members, or =draining
@@ -132,6 +133,10 @@ func (s *stage) command(line string) {
 	switch args := f[1:]; f[0] {
 	case "order":
 		s.order = args
+	case "hot":
+		n, err := strconv.Atoi(args[0])
+		require.NoError(s.t, err)
+		s.cfg.HotBytes = n
 	case "start":
 		for _, id := range args {
 			s.start(id)

@@ -22,7 +22,18 @@ func show(m home.Message) string {
 	case *wire.Install:
 		return fmt.Sprintf("INSTALL %v %s", m.G, showCopy(m.Copy))
 	case *wire.Installed:
-		return fmt.Sprintf("INSTALLED %v", m.G)
+		if m.Whole {
+			return fmt.Sprintf("INSTALLED %v", m.G)
+		}
+		return fmt.Sprintf("INSTALLED %v, older ones to come", m.G)
+	case *wire.Fetch:
+		return fmt.Sprintf("FETCH %s before %v", m.Topic, m.Before)
+	case *wire.Backfill:
+		more := ""
+		if m.Older {
+			more = " more"
+		}
+		return fmt.Sprintf("BACKFILL %s%s%s", m.Topic, showRecords(m.Records), more)
 	case *wire.Active:
 		return fmt.Sprintf("ACTIVE %v replica %s", m.G, name(m.Replica))
 	case *wire.Offer:
@@ -130,8 +141,11 @@ func showCopy(c *wire.Copy) string {
 	}
 	for _, t := range c.Topics {
 		tail := ""
-		if t.Tail {
+		switch {
+		case t.Tail:
 			tail = "…"
+		case t.Older:
+			tail = "(older follow)"
 		}
 		s.WriteString(fmt.Sprintf(" %s%s%s", t.Name, tail, showRecords(t.Records)))
 	}

@@ -331,7 +331,11 @@ func (s *sim) take(p *process) {
 				s.log("%s → %s %s", p.id, f.To, show(m))
 			}
 			for _, frame := range wire.Encode(f.Messages) {
-				s.post(p.id, f.To, frame)
+				if f.Bulk {
+					s.postBulk(p.id, f.To, frame)
+				} else {
+					s.post(p.id, f.To, frame)
+				}
 			}
 		}
 		for _, a := range o.Acks {
@@ -357,6 +361,20 @@ func (s *sim) post(from, to string, frame []byte) {
 	gen := l.gen
 	s.after(l.last-s.now, func() {
 		if l.gen == gen {
+			s.arrive(from, to, frame)
+		}
+	})
+}
+
+// postBulk has no order, and loses what meets a cut.
+func (s *sim) postBulk(from, to string, frame []byte) {
+	l := s.link(from, to)
+	if s.nodes[to] == nil || l.cut {
+		return
+	}
+	gen := l.gen
+	s.after(s.delay(), func() {
+		if l.gen == gen && !l.cut {
 			s.arrive(from, to, frame)
 		}
 	})

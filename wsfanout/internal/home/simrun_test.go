@@ -148,7 +148,7 @@ func (s *sim) restPartition(i int, ps []*process) {
 				}
 				r := st.Topics[name]
 				k := min(len(l.Records), len(r.Records)) // each has trimmed for itself
-				if s.cfg.node.RingBytes == 0 {
+				if s.cfg.node.RingBytes == 0 && (s.cfg.node.HotBytes == 0 || s.cfg.noGap) {
 					k = max(len(l.Records), len(r.Records))
 				}
 				if k > len(l.Records) || k > len(r.Records) || !slices.EqualFunc(l.Records[len(l.Records)-k:], r.Records[len(r.Records)-k:], func(a, b *home.Record) bool { return a.Position == b.Position && a.ID == b.ID }) {

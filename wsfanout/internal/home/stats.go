@@ -2,7 +2,7 @@ package home
 
 // Settled reports whether, as far as this node is concerned, the next failure may come: every partition has a home in the
 // view, and those that this node is home of have a replica (when there is another node), with nothing being
-// proposed or installed here.
+// proposed or installed here, and no older records on their way.
 func (n *Node) Settled() bool {
 	if !n.settled {
 		return false
@@ -22,9 +22,9 @@ func (p *part) settled() bool {
 		return false
 	}
 	if a.Term.Node == n.cfg.ID {
-		return p.role == leading && p.first == n.cfg.ID && p.replica == p.second
+		return p.whole() && p.first == n.cfg.ID && p.replica == p.second
 	}
-	return p.role == idle && a.Term.Node == p.first && p.returned == nil
+	return p.role == idle && a.Term.Node == p.first && p.returned == nil && (p.cp == nil || len(p.cp.owed) == 0)
 }
 
 // Stats returns counters and sizes. It walks over all partitions.
@@ -46,6 +46,9 @@ func (n *Node) Stats() Stats {
 			}
 		case preparing, installing:
 			s.Preparing++
+		}
+		if p.cp != nil && len(p.cp.owed) > 0 || p.role == leading && !p.whole() {
+			s.Filling++
 		}
 		if a := p.active; a.Term.IsZero() || !n.isMember(a.Term.Node) {
 			s.Leaderless++

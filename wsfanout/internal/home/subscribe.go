@@ -55,6 +55,11 @@ func (p *part) onSub(from string, m *wire.Sub) {
 // answer chooses where a subscription begins, registers it and answers, all in one step. It reports false when the
 // replica has to be asked first.
 func (p *part) answer(from string, m *wire.Sub, confirmed bool) bool {
+	return p.respond(from, m, confirmed, false)
+}
+
+// respond is answer; waited says that the subscription does not wait for older records any more.
+func (p *part) respond(from string, m *wire.Sub, confirmed, waited bool) bool {
 	n, c := p.n, p.cp
 	confirmed = confirmed || p.replica == "" || !n.on(ruleConfirm)
 	if p.lead.doubt && !confirmed {
@@ -65,6 +70,9 @@ func (p *part) answer(from string, m *wire.Sub, confirmed bool) bool {
 	empty := m.Cursor.IsZero()
 	if v != present && !empty && !confirmed {
 		return false
+	}
+	if v == trimmed && !waited && p.hold(from, m) {
+		return true
 	}
 	l := c.topic(m.Topic, n.now)
 	l.touched = n.now

@@ -15,8 +15,9 @@ type prep struct {
 
 // promised is what one member answered.
 type promised struct {
-	view []string
-	tips map[string]Position // ends of its copy's topics
+	view   []string
+	holder bool                // it has a copy
+	tips   map[string]Position // ends of its topics
 }
 
 // nudge looks whether this node has to propose, or to tell another that it should (R1).
@@ -30,8 +31,11 @@ func (p *part) nudge() {
 	gone := t.Term.IsZero() || t.Term.Node == n.cfg.ID || !n.isEligible(t.Term.Node)
 	switch {
 	case p.first == n.cfg.ID:
-		if gone || n.on(ruleOffer) && p.offered.Compare(t.Term) >= 0 {
+		switch {
+		case gone:
 			p.propose()
+		case n.on(ruleOffer) && p.offered.Compare(t.Term) >= 0:
+			p.move()
 		}
 	case gone && !t.Term.IsZero() && n.on(ruleOffer):
 		p.send(p.first, &wire.Offer{P: p.head(), T: t})
@@ -125,7 +129,7 @@ func (p *part) onPrepare(from string, m *wire.Prepare) {
 	}
 	p.promise(wire.Open{Term: m.G, Replica: m.Replica, Known: true})
 	if p.cp != nil {
-		answer.Copy = p.cp.snapshot(nil)
+		answer.Copy = p.cp.snapshot(nil, n.cfg.HotBytes)
 		if !n.on(ruleWindowCopied) {
 			answer.Copy.Window = nil
 		}
@@ -156,7 +160,7 @@ func (p *part) onPromise(from string, m *wire.Promise) {
 		return
 	}
 	if m.Copy != nil && p.cp.worseThan(m.Copy) {
-		p.replaceCopy(restore(m.Copy, p.cp, n.now))
+		p.replaceCopy(restore(m.Copy, p.cp, from, n.now))
 	}
 	if late {
 		if p.role == idle {
@@ -164,7 +168,7 @@ func (p *part) onPromise(from string, m *wire.Promise) {
 		}
 		return
 	}
-	a := &promised{view: m.View, tips: map[string]Position{}}
+	a := &promised{view: m.View, holder: m.Copy != nil, tips: map[string]Position{}}
 	if m.Copy != nil {
 		for _, t := range m.Copy.Topics {
 			if k := len(t.Records); k > 0 {
@@ -248,7 +252,7 @@ func (p *part) check(offer bool) {
 	case p.role != leading:
 	case p.first == n.cfg.ID:
 		if p.replica != p.second && n.on(ruleReplicaGone) {
-			p.propose()
+			p.move()
 		}
 	case offer && n.on(ruleOffer):
 		p.send(p.first, &wire.Offer{P: p.head(), T: wire.Open{Term: p.g, Replica: p.replica, Known: true}})

@@ -36,6 +36,10 @@ func (n *Node) tick() {
 			}
 			p.lead.late = nil
 		}
+		if p.fetch != nil || p.cp != nil && len(p.cp.owed) > 0 {
+			p.fill()
+			p.serveHeld()
+		}
 		for _, b := range slices.Clone(p.pubs) {
 			b.expire(n)
 		}
@@ -98,6 +102,7 @@ func (p *part) trim() {
 		unused := n.now-l.touched > n.cfg.IdleAge && l.committed == l.last()
 		if unused && (p.lead == nil || p.lead.interest[name] == nil) && (p.role == leading || p.role == idle) {
 			c.forget(name)
+			delete(c.owed, name)
 		}
 	}
 	p.grow(total - p.bytes)

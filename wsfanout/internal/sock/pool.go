@@ -1,12 +1,14 @@
 // Package sock serves WebSockets that mostly receive: many sockets, the same frames to all of them.
 //
 // coder/websocket does the handshake, the origin check, reading, ping, pong and the close handshake. The write side is here: Accept is given a
-// http.Hijacker of ours, so that the few control frames which coder writes enter the same per-socket list as the prepared frames of the hub. A shard worker
-// takes all that is pending of a socket and hands it to the kernel in one write that does not block. What the kernel does not take is left to
-// a goroutine that lives only until the socket has caught up. The list holds pointers to shared frames and is bounded in bytes: a socket that
-// falls further behind is closed with CodeBehind and may resume.
+// http.Hijacker of ours, so that the few control frames which coder writes enter the same list as the prepared frames of the hub. A shard worker
+// takes all that is pending of a socket and hands it to the kernel in one write that does not block. Frames that few sockets get go first.
 //
-// Behind TLS in the same process, and where a socket cannot be written without blocking, that goroutine does all writes of the socket.
+// The list holds pointers to shared frames, at most MaxFrames of them and HighWater bytes: [Socket.Offer] refuses above that, and while the kernel takes
+// nothing. Who offers then keeps a position and comes back when [Socket.WhenDrained] says so. A socket that stands still costs its short list and
+// nothing else: the worker tries it again now and then, less and less often up to four times a second.
+//
+// Behind TLS in the same process, and where a socket cannot be written without blocking, a goroutine that lives until the list is empty does the writes.
 package sock
 
 import (
@@ -20,12 +22,16 @@ import (
 // CodeBehind closes a socket that reads too slowly.
 const CodeBehind = 4008
 
+// MaxFrames is how many frames a socket may have waiting before Offer refuses.
+const MaxFrames = 128
+
 // Config of a Pool. Zero values are the defaults.
 type Config struct {
-	MaxPending   int           // bytes that a socket may be behind; 1 MiB
+	MaxPending   int           // bytes that Send may queue, above which the socket is closed; 1 MiB
+	HighWater    int           // bytes above which Offer refuses; 256 KiB
 	ReadLimit    int64         // bytes of an inbound message; 32 KiB
 	PingInterval time.Duration // of silence before a ping; 25 s. A socket that is silent for three intervals is dropped.
-	WriteTimeout time.Duration // for a slow socket to take the next 64 KiB; 30 s
+	WriteTimeout time.Duration // for a slow socket to take anything; 30 s
 	Linger       time.Duration // for a closing handshake; 5 s
 	Shards       int           // GOMAXPROCS
 	Ping         *Frame        // sent beside the WebSocket ping, for clients that cannot see that; nil: none
@@ -34,6 +40,9 @@ type Config struct {
 func (c *Config) fill() {
 	if c.MaxPending == 0 {
 		c.MaxPending = 1 << 20
+	}
+	if c.HighWater == 0 {
+		c.HighWater = 256 << 10
 	}
 	if c.ReadLimit == 0 {
 		c.ReadLimit = 32 << 10
@@ -152,79 +161,5 @@ func (p *Pool) spawn(fn func()) bool {
 		return false
 	}
 	p.wg.Go(fn)
-	return true
-}
-
-// shard is one worker and the sockets that have something to write.
-type shard struct {
-	wake chan struct{}
-
-	mu    sync.Mutex
-	dirty []*Socket
-
-	// of the worker alone
-	taken   []*Socket
-	scratch []byte
-	joined  []*Frame // the frames that scratch holds
-	raw     tryWriter
-}
-
-func newShard() *shard { return &shard{wake: make(chan struct{}, 1)} }
-
-func (h *shard) push(s *Socket) {
-	h.mu.Lock()
-	h.dirty = append(h.dirty, s)
-	h.mu.Unlock()
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (h *shard) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-h.wake:
-		}
-		h.mu.Lock()
-		h.taken, h.dirty = h.dirty, h.taken[:0]
-		h.mu.Unlock()
-		for i, s := range h.taken {
-			s.write(h)
-			h.taken[i] = nil
-		}
-		if h.joined = h.joined[:0]; cap(h.scratch) > 1<<20 {
-			h.scratch = nil // one large burst must not be kept for ever
-		}
-	}
-}
-
-// join returns the bytes of the frames. Sockets of one topic mostly wait for the same frames: then the bytes are those of the last call.
-func (h *shard) join(frames []*Frame) []byte {
-	if len(frames) == 1 {
-		return frames[0].b
-	}
-	if same(h.joined, frames) {
-		return h.scratch
-	}
-	h.scratch = h.scratch[:0]
-	for _, f := range frames {
-		h.scratch = append(h.scratch, f.b...)
-	}
-	h.joined = append(h.joined[:0], frames...)
-	return h.scratch
-}
-
-func same(a, b []*Frame) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
 	return true
 }

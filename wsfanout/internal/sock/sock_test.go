@@ -45,7 +45,7 @@ func serve(t testing.TB, cfg sock.Config, secure bool) *host {
 		defer s.Finish()
 		h.next <- s
 		for {
-			b, err := s.Read()
+			b, _, err := s.Read()
 			if err != nil {
 				return
 			}
@@ -171,7 +171,7 @@ func TestCatchUp(t *testing.T) {
 		require.True(t, s.Send(sock.Text(fmt.Append(nil, n, " ", body))))
 	}
 	room := make(chan struct{})
-	s.WhenDrained(1<<20, func() { close(room) })
+	s.WhenDrained(func() { close(room) })
 	select {
 	case <-room:
 		t.Fatal("there is no room yet")
@@ -185,12 +185,120 @@ func TestCatchUp(t *testing.T) {
 	<-room
 	require.Eventually(t, func() bool { return s.Pending() == 0 }, patience, time.Millisecond)
 	at := make(chan struct{})
-	s.WhenDrained(0, func() { close(at) })
+	s.WhenDrained(func() { close(at) })
 	<-at // at once
 	s.Send(sock.Text([]byte("after")))
 	got, err := read(t, ws)
 	require.NoError(t, err)
 	require.Equal(t, "after", got)
+}
+
+// A client that stands still has a short list, and no goroutine. When it reads again it gets all that was taken, and the hub is told that there is room.
+func TestStandsStill(t *testing.T) {
+	h := serve(t, sock.Config{}, false)
+	ws, s := h.dial(t)
+	before := runtime.NumGoroutine()
+	n := 0
+	require.Eventually(t, func() bool {
+		for s.Offer(sock.Text(fmt.Append(nil, n, " ", strings.Repeat("x", 4000))), sock.Bulk) {
+			n++
+		}
+		list, lagging := s.Waiting()
+		return lagging && list <= sock.MaxFrames
+	}, patience, time.Millisecond)
+	require.LessOrEqual(t, runtime.NumGoroutine(), before, "nobody waits for the socket")
+	require.True(t, s.Full())
+	room := make(chan struct{})
+	s.WhenDrained(func() { close(room) })
+	for i := range n {
+		got, err := read(t, ws)
+		require.NoError(t, err)
+		require.True(t, strings.HasPrefix(got, fmt.Sprint(i, " ")), "frame %d: %.20s", i, got)
+	}
+	<-room
+	require.True(t, s.Offer(sock.Text([]byte("after")), sock.Bulk))
+	got, err := read(t, ws)
+	require.NoError(t, err)
+	require.Equal(t, "after", got)
+	require.Eventually(t, func() bool { list, _ := s.Waiting(); return list == 0 }, patience, time.Millisecond, "an idle socket holds no list")
+}
+
+// A socket that takes nothing for the write timeout is cut, not closed as behind: it was not.
+func TestStandsStillForTooLong(t *testing.T) {
+	h := serve(t, sock.Config{WriteTimeout: 300 * time.Millisecond}, false)
+	ws, s := h.dial(t)
+	f := sock.Text(make([]byte, 8000))
+	require.Eventually(t, func() bool {
+		for s.Pending() < 1<<19 { // the kernel takes more and more at first
+			if !s.Send(f) {
+				return true
+			}
+		}
+		return false
+	}, patience, time.Millisecond, "it is closing")
+	require.Zero(t, s.Pending(), "what waited is dropped")
+	for {
+		if _, err := read(t, ws); err != nil {
+			break
+		}
+	}
+}
+
+// slot is a connection that notes when it is written to.
+type slot struct {
+	net.Conn
+	write func() error
+}
+
+func (s slot) TryWrite(b []byte) (int, error) { return len(b), s.write() }
+func (s slot) Close() error                   { return nil }
+
+// A message for one is written before the rest of one for thousands.
+func TestDirectLane(t *testing.T) {
+	p := sock.NewPool(sock.Config{Shards: 1})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { p.Run(ctx) })
+	defer wg.Wait()
+	defer cancel()
+	f := sock.Text([]byte("x"))
+	const members = 5000
+	begun, hold, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	written, at := 0, map[string]int{} // the worker's
+	member := func(i int) error {
+		if written++; written == 1 {
+			close(begun)
+			<-hold
+		}
+		if written == members+2 {
+			close(done)
+		}
+		return nil
+	}
+	direct := func(name string) *sock.Socket {
+		return p.Adopt(slot{write: func() error { at[name] = written; return member(-1) }})
+	}
+	first := p.Adopt(slot{write: func() error { return member(0) }})
+	first.Offer(f, sock.Bulk)
+	<-begun
+	var last *sock.Socket
+	for i := 1; i < members; i++ {
+		last = p.Adopt(slot{write: func() error {
+			if i == members-1 && at["member"] == 0 {
+				at["member"] = written
+			}
+			return member(i)
+		}})
+		last.Offer(f, sock.Bulk)
+	}
+	direct("other").Offer(f, sock.Direct)
+	last.Offer(f, sock.Direct) // it waits for the other as well: both go at once
+	p.Adopt(slot{write: func() error { return member(0) }}).Offer(f, sock.Bulk)
+	close(hold)
+	<-done
+	require.LessOrEqual(t, at["other"], 64)
+	require.LessOrEqual(t, at["member"], 64)
 }
 
 func TestClose(t *testing.T) {
@@ -253,9 +361,9 @@ func TestEarlyBytes(t *testing.T) {
 
 // The silent are pinged, the dead dropped.
 func TestSilence(t *testing.T) {
-	h := serve(t, sock.Config{PingInterval: 50 * time.Millisecond, Ping: sock.Text([]byte("ping"))}, false)
+	h := serve(t, sock.Config{PingInterval: 150 * time.Millisecond, Ping: sock.Text([]byte("ping"))}, false)
 	ws, _ := h.dial(t)
-	for range 10 { // reading answers pings: it stays for longer than three intervals
+	for range 5 { // reading answers pings: it stays for longer than three intervals
 		got, err := read(t, ws)
 		require.NoError(t, err)
 		require.Equal(t, "ping", got)

@@ -8,21 +8,21 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
 )
 
-// chunk is how much a slow socket takes from its list at once: what is taken can no longer be dropped.
-const chunk = 64 << 10
+// chunk is how much a socket without non-blocking writes takes from its list at once: what is taken can no longer be dropped.
+const chunk = 16 << 10
 
 type state uint8
 
 const (
 	idle    state = iota // nothing pending
-	queued               // on the shard's list, or in the worker's hands
-	lagging              // a goroutine of its own writes
+	queued               // on a list of the shard, or in the worker's hands
+	lagging              // the kernel takes nothing: on the shard's list of those to be tried again, or in the worker's hands
+	writing              // a goroutine of its own writes
 )
 
 // Socket is one WebSocket. Its methods may be called at the same time, but for Read, which one goroutine calls.
@@ -31,25 +31,27 @@ type Socket struct {
 	shard *shard
 	ws    *websocket.Conn
 	nc    net.Conn
-	raw   syscall.RawConn // nil: only blocking writes
-	pre   []byte          // what the client sent before it had our answer
-	heard atomic.Int64    // when the last byte came, Unix nanoseconds
+	raw   tryWriter    // nil: only blocking writes
+	pre   []byte       // what the client sent before it had our answer
+	heard atomic.Int64 // when the last byte came, Unix nanoseconds
 
 	pinged time.Time // guarded by pool.mu
 
 	mu      sync.Mutex
 	state   state
+	lanes   [2]bool // of the shard that it is listed in
+	level   uint8   // how often it was tried in vain
+	urgent  bool    // something came for the direct lane while the worker held frames
+	inHand  bool    // the worker holds frames that are no longer in the list
+	dropped bool    // the list was dropped meanwhile: what the worker could not write is not wanted back
+	closing bool    // a close frame is in the list or written: nothing may follow
+	ended   bool    // the read side is done: the connection closes when all is written
 	pending []*Frame
-	spare   []*Frame
-	bytes   int    // not yet written, those in a writer's hands included
-	inHand  bool   // the worker holds frames that are no longer in the list
-	dropped bool   // the list was dropped meanwhile: what the worker could not write is not wanted back
-	torn    bool   // the first frame of the list is the rest of one that has begun: it cannot be dropped
-	partial []byte // control frame that coder has begun
-	closing bool   // a close frame is in the list or written: nothing may follow
-	ended   bool   // the read side is done: the connection closes when all is written
+	off     int       // bytes of the first frame of the list that are written: it cannot be dropped
+	bytes   int       // not yet written, those in a writer's hands included
+	stuck   time.Time // since when the kernel has taken nothing
+	partial []byte    // control frame that coder has begun
 	linger  *time.Timer
-	low     int
 	drained func() // called once when the list has become short, from a writer and without the lock
 }
 
@@ -70,10 +72,17 @@ func (p *Pool) Accept(w http.ResponseWriter, r *http.Request, origins []string) 
 	return s, nil
 }
 
-// Read returns the next message. After an error the socket is of no more use.
-func (s *Socket) Read() ([]byte, error) {
-	_, b, err := s.ws.Read(context.Background())
-	return b, err
+// Adopt serves a connection that nobody reads from and that has had its handshake. It is written to as any other.
+func (p *Pool) Adopt(nc net.Conn) *Socket {
+	s := &Socket{pool: p, shard: p.shards[p.next.Add(1)%uint64(len(p.shards))], nc: nc, raw: tryWriterOf(nc), pinged: time.Now()}
+	s.heard.Store(time.Now().UnixNano())
+	return s
+}
+
+// Read returns the next message, and whether it is text. After an error the socket is of no more use.
+func (s *Socket) Read() (b []byte, text bool, err error) {
+	t, b, err := s.ws.Read(context.Background())
+	return b, t == websocket.MessageText, err
 }
 
 // SetReadDeadline bounds Read, for the time until a client has said who it is.
@@ -97,8 +106,34 @@ func (s *Socket) Send(f *Frame) bool {
 		s.appendCloseLocked(closeFrame(CodeBehind, "behind: resume from your position"))
 		return false
 	}
-	s.queueLocked(f)
+	s.queueLocked(f, Direct)
 	return true
+}
+
+// Offer queues a frame if the socket has room, and never blocks. It reports false when it has none: WhenDrained tells when that is over. A closing
+// socket takes everything, and shows nothing of it.
+func (s *Socket) Offer(f *Frame, l Lane) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return true
+	}
+	if s.fullLocked() {
+		return false
+	}
+	s.queueLocked(f, l)
+	return true
+}
+
+func (s *Socket) fullLocked() bool {
+	return s.state == lagging || s.bytes > s.pool.cfg.HighWater || len(s.pending) >= MaxFrames
+}
+
+// Full reports whether Offer would refuse.
+func (s *Socket) Full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closing && s.fullLocked()
 }
 
 // Pending is how many bytes wait to be written.
@@ -108,16 +143,16 @@ func (s *Socket) Pending() int {
 	return s.bytes
 }
 
-// WhenDrained has fn called once when at most low bytes wait to be written: at once, by the caller, when that is so already. fn must not
-// block. It replaces an fn that still waits, and is never called for a socket that is closing.
-func (s *Socket) WhenDrained(low int, fn func()) {
+// WhenDrained has fn called once when there is room again: at once, by the caller, when that is so already. fn must not block. It replaces an fn
+// that still waits, and is never called for a socket that is closing.
+func (s *Socket) WhenDrained(fn func()) {
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()
 		return
 	}
-	if s.bytes > low {
-		s.low, s.drained = low, fn
+	if !s.roomyLocked() {
+		s.drained = fn
 		s.mu.Unlock()
 		return
 	}
@@ -125,10 +160,15 @@ func (s *Socket) WhenDrained(low int, fn func()) {
 	fn()
 }
 
+// roomyLocked reports whether enough has gone out for more to be worth while.
+func (s *Socket) roomyLocked() bool {
+	return s.state != lagging && s.bytes <= s.pool.cfg.HighWater/4 && len(s.pending) <= MaxFrames/4
+}
+
 // unlock releases the lock after a write, and tells whom it concerns that the list is short.
 func (s *Socket) unlock() {
 	var fn func()
-	if s.drained != nil && s.bytes <= s.low {
+	if s.drained != nil && s.roomyLocked() {
 		if fn, s.drained = s.drained, nil; s.closing {
 			fn = nil
 		}
@@ -144,7 +184,7 @@ func (s *Socket) Close(code int, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closing {
-		if code == CodeBehind || s.state == lagging {
+		if code == CodeBehind || s.state == lagging || s.state == writing {
 			s.dropLocked()
 		}
 		s.appendCloseLocked(closeFrame(code, reason))
@@ -153,20 +193,22 @@ func (s *Socket) Close(code int, reason string) {
 
 func (s *Socket) dropLocked() {
 	keep := 0
-	if s.torn {
+	if s.off > 0 {
 		keep = 1
 	}
-	for _, f := range s.pending[keep:] {
-		s.bytes -= len(f.b)
+	if len(s.pending) > keep {
+		for _, f := range s.pending[keep:] {
+			s.bytes -= len(f.b)
+		}
+		clear(s.pending[keep:])
+		s.pending = s.pending[:keep]
 	}
-	clear(s.pending[keep:])
-	s.pending = s.pending[:keep]
 	s.dropped = s.inHand
 }
 
 func (s *Socket) appendCloseLocked(f *Frame) {
-	s.closing = true
-	s.queueLocked(f)
+	s.closing, s.drained = true, nil
+	s.queueLocked(f, Direct)
 	s.lingerLocked()
 }
 
@@ -176,27 +218,35 @@ func (s *Socket) lingerLocked() {
 	}
 }
 
-func (s *Socket) queueLocked(f *Frame) {
+func (s *Socket) queueLocked(f *Frame, l Lane) {
+	switch {
+	case s.state == idle:
+		s.startLocked(l)
+	case s.state == queued && l == Direct && s.inHand:
+		s.urgent = true
+	case s.state == queued && l == Direct && !s.lanes[Direct]:
+		s.startLocked(l)
+	}
 	s.pending = append(s.pending, f)
 	s.bytes += len(f.b)
-	if s.state == idle {
-		s.startLocked()
-	}
 }
 
-func (s *Socket) startLocked() {
-	if s.raw != nil {
-		s.state = queued
-		s.shard.push(s)
-	} else {
-		s.lagLocked()
+// startLocked hands the socket to a writer. The list may still be empty: the writer needs the lock to see it.
+func (s *Socket) startLocked(l Lane) {
+	if s.raw == nil {
+		s.state = writing
+		if !s.pool.spawn(s.catchUp) {
+			s.nc.Close()
+		}
+		return
 	}
-}
-
-func (s *Socket) lagLocked() {
-	s.state = lagging
-	if !s.pool.spawn(s.catchUp) {
-		s.nc.Close()
+	s.state = queued
+	if s.lanes[l] {
+		return
+	}
+	s.lanes[l] = true
+	if buf := s.shard.push(s, l, s.pending == nil); buf != nil {
+		s.pending = buf
 	}
 }
 
@@ -204,50 +254,95 @@ func (s *Socket) lagLocked() {
 func (s *Socket) cut() { s.nc.Close() }
 
 // write is one pass of the shard worker.
-func (s *Socket) write(h *shard) {
+func (s *Socket) write(h *shard, l Lane) {
 	s.mu.Lock()
-	frames := s.pending
-	s.pending, s.spare = s.spare[:0], nil
-	s.inHand, s.dropped = true, false
+	s.lanes[l] = false
+	switch {
+	case s.state != queued: // the other lane came first
+		s.mu.Unlock()
+	case len(s.pending) == 0:
+		s.nextLocked(h)
+		s.mu.Unlock()
+	default:
+		s.passLocked(h)
+	}
+}
+
+// tryAgain is a pass over a socket that the kernel took nothing for.
+func (s *Socket) tryAgain(h *shard, now time.Time) {
+	s.mu.Lock()
+	if s.state != lagging {
+		s.mu.Unlock()
+		return
+	}
+	if now.Sub(s.stuck) > s.pool.cfg.WriteTimeout {
+		s.mu.Unlock()
+		s.cut()
+		s.mu.Lock()
+		s.failLocked(h)
+		s.mu.Unlock()
+		return
+	}
+	s.passLocked(h)
+}
+
+// passLocked writes the list once, and releases the lock.
+func (s *Socket) passLocked(h *shard) {
+	frames, off := s.pending, s.off
+	s.pending, s.off = h.list(), 0
+	s.inHand, s.dropped, s.urgent = true, false, false
 	s.mu.Unlock()
-	b := h.join(frames)
-	n, err := h.raw.write(s.raw, b)
+	b := h.join(frames, off)
+	n, err := s.raw.TryWrite(b)
 	s.mu.Lock()
 	defer s.unlock()
 	s.inHand = false
 	s.bytes -= n
 	switch {
 	case err != nil:
-		s.failLocked()
+		h.give(frames)
+		s.failLocked(h)
 	case n == len(b):
-		clear(frames)
-		s.spare = frames[:0]
-		s.nextLocked()
+		h.give(frames)
+		s.level, s.stuck = 0, time.Time{}
+		s.nextLocked(h)
 	default:
-		s.putBackLocked(frames, n)
-		if len(s.pending) == 0 {
-			s.nextLocked()
-			return
-		}
-		s.lagLocked()
+		s.lagLocked(h, frames, off+n, n > 0)
 	}
 }
 
-// putBackLocked returns to the list what was not written of frames. When the list was dropped meanwhile, only the rest of the frame that the
-// client has seen the beginning of goes back.
+// lagLocked puts back what the kernel did not take, and has it tried again.
+func (s *Socket) lagLocked(h *shard, frames []*Frame, n int, some bool) {
+	later := s.pending
+	s.putBackLocked(frames, n)
+	h.give(frames)
+	h.give(later)
+	if len(s.pending) == 0 {
+		s.nextLocked(h)
+		return
+	}
+	if some || s.state != lagging {
+		s.level, s.stuck = 0, time.Now()
+	} else if s.level < lagLevels-1 {
+		s.level++
+	}
+	s.state = lagging
+	h.later(s)
+}
+
+// putBackLocked returns to the list what was not written of frames, of which n bytes were. When the list was dropped meanwhile, only the rest of the
+// frame that the client has seen the beginning of goes back. The list is as long as it must be: it may have to wait for long.
 func (s *Socket) putBackLocked(frames []*Frame, n int) {
 	i := 0
 	for n >= len(frames[i].b) {
 		n -= len(frames[i].b)
 		i++
 	}
-	rest := slices.Clone(frames[i:])
-	if s.torn = n > 0; s.torn {
-		rest[0] = &Frame{rest[0].b[n:]}
-	}
+	rest := frames[i:]
+	s.off = n
 	if s.dropped {
 		keep := 0
-		if s.torn {
+		if s.off > 0 {
 			keep = 1
 		}
 		for _, f := range rest[keep:] {
@@ -255,25 +350,32 @@ func (s *Socket) putBackLocked(frames []*Frame, n int) {
 		}
 		rest = rest[:keep]
 	}
-	s.pending = append(rest, s.pending...)
+	all := make([]*Frame, 0, len(rest)+len(s.pending))
+	s.pending = append(append(all, rest...), s.pending...)
 }
 
-func (s *Socket) nextLocked() {
-	switch {
-	case len(s.pending) > 0:
-		s.startLocked()
-	case s.ended:
-		s.state = idle
+func (s *Socket) nextLocked(h *shard) {
+	if len(s.pending) > 0 {
+		l := Bulk
+		if s.urgent {
+			l = Direct
+		}
+		s.startLocked(l)
+		return
+	}
+	if h != nil {
+		h.give(s.pending)
+	}
+	s.pending, s.state = nil, idle
+	if s.ended {
 		s.hangUpLocked()
-	default:
-		s.state = idle
 	}
 }
 
-func (s *Socket) failLocked() {
-	s.closing, s.torn = true, false
+func (s *Socket) failLocked(h *shard) {
+	s.closing, s.off, s.drained = true, 0, nil
 	s.dropLocked()
-	s.state = idle
+	s.state, s.pending, s.bytes = idle, nil, 0
 	s.hangUpLocked()
 }
 
@@ -290,7 +392,7 @@ func (s *Socket) catchUp() {
 	for {
 		s.mu.Lock()
 		if len(s.pending) == 0 {
-			s.nextLocked()
+			s.nextLocked(nil)
 			s.mu.Unlock()
 			return
 		}
@@ -299,7 +401,7 @@ func (s *Socket) catchUp() {
 		for ; i < len(s.pending) && (i == 0 || len(buf)+len(s.pending[i].b) <= chunk); i++ {
 			buf = append(buf, s.pending[i].b...)
 		}
-		s.pending, s.torn = slices.Delete(s.pending, 0, i), false
+		s.pending = slices.Delete(s.pending, 0, i)
 		s.mu.Unlock()
 
 		s.nc.SetWriteDeadline(time.Now().Add(s.pool.cfg.WriteTimeout))
@@ -310,7 +412,7 @@ func (s *Socket) catchUp() {
 		s.mu.Lock()
 		s.bytes -= len(buf)
 		if err != nil {
-			s.failLocked()
+			s.failLocked(nil)
 			s.mu.Unlock()
 			return
 		}
@@ -356,7 +458,7 @@ func (c *conn) Write(b []byte) (int, error) {
 			s.appendCloseLocked(f)
 		case s.bytes > s.pool.cfg.MaxPending: // pings that are never read need no answer
 		default:
-			s.queueLocked(f)
+			s.queueLocked(f, Direct)
 		}
 	}
 }
@@ -397,11 +499,7 @@ func (h *hijack) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if b, _ := rw.Reader.Peek(rw.Reader.Buffered()); len(b) > 0 {
 		s.pre = slices.Clone(b)
 	}
-	if sc, ok := nc.(syscall.Conn); ok && canTry {
-		if raw, err := sc.SyscallConn(); err == nil {
-			s.raw = raw
-		}
-	}
+	s.raw = tryWriterOf(nc)
 	s.heard.Store(time.Now().UnixNano())
 	c := &conn{Conn: nc, s: s}
 	return c, bufio.NewReadWriter(bufio.NewReaderSize(c, 256), bufio.NewWriterSize(c, 256)), nil

@@ -2,15 +2,13 @@
 
 package sock
 
-import (
-	"errors"
-	"syscall"
-)
+import "net"
 
-const canTry = false
+type tryWriter interface {
+	TryWrite(b []byte) (int, error)
+}
 
-type tryWriter struct{}
-
-func (t *tryWriter) write(syscall.RawConn, []byte) (int, error) {
-	return 0, errors.ErrUnsupported
+func tryWriterOf(nc net.Conn) tryWriter {
+	t, _ := nc.(tryWriter)
+	return t
 }

@@ -92,6 +92,7 @@ func (e *encoder) copy(c *Copy) {
 		e.term(t.From)
 		e.position(t.Base)
 		e.bool(t.Tail)
+		e.bool(t.Older)
 		list(e, t.Marks, e.position)
 		e.records(t.Records)
 		e.uint(t.Committed)
@@ -239,7 +240,7 @@ func (d *decoder) copy() *Copy {
 		FloorBy: d.term(),
 		Topics: listOf(d, func() Topic {
 			return Topic{
-				Name: d.symbol(), Born: d.position(), From: d.term(), Base: d.position(), Tail: d.bool(),
+				Name: d.symbol(), Born: d.position(), From: d.term(), Base: d.position(), Tail: d.bool(), Older: d.bool(),
 				Marks: listOf(d, d.position), Records: d.records(), Committed: d.uint(),
 			}
 		}),

@@ -103,6 +103,7 @@ func (e *encoder) message(m Message) {
 		e.copy(m.Copy)
 	case *Installed:
 		e.term(m.G)
+		e.bool(m.Whole)
 	case *Active:
 		e.term(m.G)
 		e.symbol(m.Replica)
@@ -168,6 +169,15 @@ func (e *encoder) message(m Message) {
 		e.uint(m.Hash)
 	case *Resub:
 		e.term(m.G)
+	case *Fetch:
+		e.symbol(m.Topic)
+		e.position(m.Before)
+	case *Backfill:
+		e.symbol(m.Topic)
+		e.position(m.Before)
+		e.position(m.Base)
+		e.records(m.Records)
+		e.bool(m.Older)
 	case *Bye:
 	}
 }
@@ -192,7 +202,7 @@ func (d *decoder) message(t tag, p P) Message {
 		}
 		return m
 	case tagInstalled:
-		return &Installed{P: p, G: d.term()}
+		return &Installed{P: p, G: d.term(), Whole: d.bool()}
 	case tagActive:
 		return &Active{P: p, G: d.term(), Replica: d.symbol()}
 	case tagOffer:
@@ -230,6 +240,10 @@ func (d *decoder) message(t tag, p P) Message {
 		return &Digest{P: p, G: d.term(), Hash: d.uint()}
 	case tagResub:
 		return &Resub{P: p, G: d.term()}
+	case tagFetch:
+		return &Fetch{P: p, Topic: d.symbol(), Before: d.position()}
+	case tagBackfill:
+		return &Backfill{P: p, Topic: d.symbol(), Before: d.position(), Base: d.position(), Records: d.records(), Older: d.bool()}
 	case tagBye:
 		return &Bye{P: p}
 	}

@@ -74,6 +74,7 @@ type Topic struct {
 	Born      Position  // where the topic began or was begun again
 	Base      Position  // position before Records[0]
 	Tail      bool      // the receiver keeps its own records up to Base
+	Older     bool      // the sender has, or will have, records before Base that are not sent: to be fetched (R22)
 	Marks     []Mark    // oldest first
 	Records   []*Record // after Base
 	Committed uint64    // highest committed offset that the sender knows
@@ -134,10 +135,11 @@ type (
 		G    Term
 		Copy *Copy
 	}
-	// Installed is the answer to Install.
+	// Installed is the answer to Install; and again, with Whole, when the replica has all older records too (R22).
 	Installed struct {
 		P
-		G Term
+		G     Term
+		Whole bool
 	}
 	// Active names the home of a partition (R7, R8).
 	Active struct {
@@ -252,9 +254,36 @@ type (
 		P
 		G Term
 	}
+	// Fetch asks for the records of a topic that end at a position (R22).
+	Fetch struct {
+		P
+		Topic  string
+		Before Position
+	}
+	// Backfill is the answer to Fetch, on the bulk lane: the records after Base up to Before.
+	Backfill struct {
+		P
+		Topic   string
+		Before  Position
+		Base    Position
+		Records []*Record
+		Older   bool // there are, or will be, more before Base
+	}
 	// Bye says that the sender has handed everything over and leaves (R10, R5).
 	Bye struct{ P }
 )
+
+// Follows reports whether the records are one after the other from Base to Before.
+func (m *Backfill) Follows() bool {
+	at := m.Base
+	for _, r := range m.Records {
+		if r.Offset != at.Offset+1 {
+			return false
+		}
+		at = r.Position
+	}
+	return at == m.Before
+}
 
 // An Answer tells how a subscription goes on.
 type Answer uint8

@@ -24,6 +24,8 @@ const (
 	tagDigest
 	tagResub
 	tagBye
+	tagFetch
+	tagBackfill
 )
 
 func (*Prepare) tag() tag    { return tagPrepare }
@@ -49,3 +51,5 @@ func (*Unsub) tag() tag      { return tagUnsub }
 func (*Digest) tag() tag     { return tagDigest }
 func (*Resub) tag() tag      { return tagResub }
 func (*Bye) tag() tag        { return tagBye }
+func (*Fetch) tag() tag      { return tagFetch }
+func (*Backfill) tag() tag   { return tagBackfill }

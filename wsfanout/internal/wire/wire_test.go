@@ -31,7 +31,7 @@ func samples() []wire.Message {
 		Acc: term(2, "B"), Length: 300, Token: true, Floor: 5, FloorBy: term(1, "A"),
 		Lineage: []wire.Lineage{{Epoch: term(1, "A"), Verified: true}, {Epoch: term(2, "B")}},
 		Topics: []wire.Topic{
-			{Name: "room/1", Born: pos(1, "A", 5), From: term(1, "A"), Base: pos(1, "A", 6), Tail: true, Marks: []wire.Mark{pos(1, "A", 7)}, Records: []*wire.Record{rec, gap}, Committed: 8},
+			{Name: "room/1", Born: pos(1, "A", 5), From: term(1, "A"), Base: pos(1, "A", 6), Tail: true, Older: true, Marks: []wire.Mark{pos(1, "A", 7)}, Records: []*wire.Record{rec, gap}, Committed: 8},
 			{Name: "room/2"},
 		},
 		Window: []wire.Window{{Topic: "room/1", ID: "m7", At: pos(1, "A", 7)}, {Topic: "room/1", ID: "\x00fork:1.A:7", At: pos(2, "B", 8)}},
@@ -44,7 +44,7 @@ func samples() []wire.Message {
 		&wire.ViewUpdate{P: p, G: term(2, "B"), View: []string{"C"}},
 		&wire.Nack{P: p, Refused: term(1, "A"), Promised: open},
 		&wire.Install{P: p, G: term(2, "B"), Copy: cp},
-		&wire.Installed{P: p, G: term(2, "B")},
+		&wire.Installed{P: p, G: term(2, "B"), Whole: true},
 		&wire.Active{P: p, G: term(2, "B"), Replica: "C"},
 		&wire.Offer{P: p, T: open},
 		&wire.Pub{P: p, Topic: "room/1", ID: "m9", Data: []byte("nine"), Ephemeral: true},
@@ -62,6 +62,8 @@ func samples() []wire.Message {
 		&wire.Unsub{P: p, G: term(2, "B"), Request: 77, Topic: "room/1"},
 		&wire.Digest{P: p, G: term(2, "B"), Hash: 1<<64 - 1},
 		&wire.Resub{P: p, G: term(2, "B")},
+		&wire.Fetch{P: p, Topic: "room/1", Before: pos(1, "A", 6)},
+		&wire.Backfill{P: p, Topic: "room/1", Before: pos(2, "B", 8), Base: pos(1, "A", 6), Records: []*wire.Record{rec, gap}, Older: true},
 		&wire.Bye{},
 	}
 }

@@ -1,0 +1,163 @@
+package wsfanout
+
+import (
+	"context"
+	"runtime"
+
+	"github.com/nines-go/nines/wsfanout/internal/home"
+	"github.com/nines-go/nines/wsfanout/internal/sock"
+)
+
+// slice is how many subscribers of a topic are served before others have their turn: a message for one never waits for the rest of one for
+// thousands. Topics with more of them are large.
+const slice = 256
+
+// room is a topic with subscribers here. What is to be done for a large one waits in its queue, in order.
+type room struct {
+	topic  string
+	opts   TopicOptions
+	subs   []*sub
+	queue  []*cast
+	at     int  // how many of subs have had the first of queue
+	listed bool // in hub.large
+
+	latest    map[string]*latest // of a topic with Conflate: the newest ephemeral message of each key
+	ephemeral uint64             // how many of those there have been
+}
+
+// cast is one event of the protocol on its way to the subscribers. Exactly one of answer and deliver is set.
+type cast struct {
+	answer  *home.Answer
+	deliver *home.Deliver
+	frames  []*prepared // of deliver.Records
+}
+
+func (r *room) lane() sock.Lane {
+	if len(r.subs) > slice {
+		return sock.Bulk
+	}
+	return sock.Direct
+}
+
+func (r *room) add(s *sub) {
+	s.index = len(r.subs)
+	r.subs = append(r.subs, s)
+}
+
+// remove takes the last one's place. Those that have had the first of queue stay before those that have not.
+func (r *room) remove(s *sub) {
+	move := func(to, from int) int {
+		r.subs[to] = r.subs[from]
+		r.subs[to].index = to
+		return from
+	}
+	i := s.index
+	if i < r.at {
+		r.at--
+		i = move(i, r.at)
+	}
+	i = move(i, len(r.subs)-1)
+	r.subs[i] = nil
+	r.subs = r.subs[:i]
+}
+
+// eventLocked begins with an event: at once when it concerns few, else it waits for its turn.
+func (h *Hub) eventLocked(topic string, c *cast) {
+	r := h.rooms[topic]
+	switch {
+	case r == nil:
+		return
+	case len(r.queue) == 0 && (c.answer != nil || len(r.subs) <= slice):
+		h.castLocked(r, c, 0, len(r.subs))
+		return
+	}
+	r.queue = append(r.queue, c)
+	h.backlog.Add(1)
+	if !r.listed {
+		r.listed = true
+		h.large = append(h.large, r)
+		select {
+		case h.wakeLarge <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// castLocked carries out an event for some of the subscribers.
+func (h *Hub) castLocked(r *room, c *cast, from, to int) {
+	if c.answer != nil {
+		h.answerLocked(c.answer)
+		return
+	}
+	if c.frames == nil {
+		c.frames = make([]*prepared, len(c.deliver.Records))
+		for i, rec := range c.deliver.Records {
+			c.frames[i] = h.prepareLocked(r.topic, rec)
+			h.keepLocked(r, rec, c.frames[i])
+		}
+	}
+	lane := r.lane()
+	for _, s := range r.subs[from:to] {
+		h.deliverLocked(s, c, lane)
+	}
+}
+
+// sliceLocked serves some of the subscribers of the large topic whose turn it is. It reports whether there is more to do.
+func (h *Hub) sliceLocked() bool {
+	if len(h.large) == 0 {
+		return false
+	}
+	r := h.large[0]
+	h.large = append(h.large[:0], h.large[1:]...)
+	if len(r.queue) > 0 {
+		c := r.queue[0]
+		n := slice
+		if c.deliver != nil {
+			n = max(1, slice/max(1, len(c.deliver.Records)))
+		}
+		to := min(len(r.subs), r.at+n)
+		if c.answer != nil {
+			to = len(r.subs)
+		}
+		from := r.at
+		r.at = to
+		h.castLocked(r, c, from, to)
+		if r.at >= len(r.subs) {
+			r.at = 0
+			r.queue[0] = nil
+			r.queue = r.queue[1:]
+			h.backlog.Add(-1)
+		}
+	}
+	if r.listed = len(r.queue) > 0; r.listed {
+		h.large = append(h.large, r)
+	} else {
+		r.queue = nil
+	}
+	return len(h.large) > 0
+}
+
+// serveLarge serves large topics in turn until ctx ends.
+func (h *Hub) serveLarge(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-h.wakeLarge:
+		}
+		for more := true; more && ctx.Err() == nil; runtime.Gosched() {
+			h.exec.Lock()
+			h.drainLocked()
+			more = h.sliceLocked()
+			h.exec.Unlock()
+		}
+		h.flush()
+	}
+}
+
+// dropRoomLocked forgets a topic without subscribers.
+func (h *Hub) dropRoomLocked(r *room) {
+	delete(h.rooms, r.topic)
+	h.backlog.Add(int64(-len(r.queue)))
+	r.queue, r.at = nil, 0
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -36,6 +37,9 @@ type Config struct {
 
 	// InsecureNoKeys runs without keys: whoever reaches the port can join and read everything. Said in log and status.
 	InsecureNoKeys bool
+
+	// TLS asks for certificates too: mutual TLS on all streams between nodes. Default nil: the keys alone.
+	TLS *TLS
 
 	NodeName string // label for people, need not be unique; default os.Hostname
 	Version  string // of the product, shown and compared: "10.4.2"
@@ -167,10 +171,14 @@ func (c *Config) validateCluster(bad func(string, ...any)) {
 	case len(c.Keys) > 0 && c.InsecureNoKeys:
 		bad("Keys and InsecureNoKeys are both set; clear one of them")
 	}
-	for i, key := range c.Keys {
-		if len(key) != KeySize {
-			bad("Keys[%d] has %d bytes; use %d, as ParseKey returns", i, len(key), KeySize)
+	if err := checkKeys(c.Keys); err != nil {
+		errs := err.(interface{ Unwrap() []error }).Unwrap()
+		for _, err := range errs {
+			bad("%s", strings.TrimPrefix(err.Error(), "cluster: "))
 		}
+	}
+	if c.TLS != nil {
+		c.TLS.validate(len(c.Keys), bad)
 	}
 	if c.GossipPort < 0 || c.GossipPort > 65535 {
 		bad("GossipPort %d is out of range; use 1 to 65535, or 0 for %d", c.GossipPort, DefaultPort)

@@ -18,7 +18,7 @@ type KeyedMAC struct {
 // keys there are none.
 func (n *Node) MAC(purpose string, data []byte) []KeyedMAC {
 	var macs []KeyedMAC
-	for _, key := range n.cfg.Keys {
+	for _, key := range n.ring.all() {
 		macs = append(macs, KeyedMAC{
 			KeyID: base64.RawURLEncoding.EncodeToString(derive(key, "key-id")[:3]),
 			MAC:   hmacOf(derive(key, "mac:"+purpose), data),

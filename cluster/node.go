@@ -25,6 +25,7 @@ type Node struct {
 	calls    *calls
 	loopback *credit
 	relays   relays
+	ring     *ring
 	senders  senders
 	hooks    *hookQueue
 	retain   int // bytes kept for each peer; 0 is the links' default
@@ -90,7 +91,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	now := time.Now()
 	n := &Node{
-		cfg: cfg, id: newID(),
+		cfg: cfg, id: newID(), ring: newRing(cfg.Keys),
 		inbox: newInbox(), calls: newCalls(), loopback: newCredit(inboxCredit), senders: newSenders(), hooks: newHookQueue(),
 		pause:   newPauseWatch(cfg.Profile.timings().suspicionTime(), cfg.Network),
 		running: make(chan struct{}), registered: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),

@@ -22,7 +22,9 @@ type row struct {
 func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
 // isForeign: something answers, and is not of this cluster.
-func isForeign(err error) bool { return errors.Is(err, seal.ErrKey) || errors.Is(err, seal.ErrCluster) }
+func isForeign(err error) bool {
+	return errors.Is(err, seal.ErrKey) || errors.Is(err, seal.ErrCluster) || errors.Is(err, seal.ErrCertificate)
+}
 
 // noteRow keeps which entries of discovery cannot be reached and since when.
 func (n *Node) noteRow(x result) {

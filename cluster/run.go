@@ -85,7 +85,13 @@ func (n *Node) runCluster(ctx context.Context, cancel func()) error {
 		pc.Close()
 		return err
 	}
-	streams, err := seal.NewStreams(n.cfg.ClusterName, n.cfg.Keys)
+	streams, err := n.ring.openStreams(n.cfg.ClusterName)
+	if err == nil && n.cfg.TLS != nil {
+		var id seal.Identity
+		if id, err = n.identity(); err == nil {
+			streams.WithIdentity(id)
+		}
+	}
 	if err != nil {
 		ln.Close()
 		pc.Close()
@@ -126,7 +132,7 @@ func (n *Node) runCluster(ctx context.Context, cancel func()) error {
 	if err := n.chooseID(ctx, seeds); err != nil {
 		return err
 	}
-	if guard.packets, err = seal.NewDatagrams(n.ID(), n.cfg.ClusterName, n.cfg.Keys); err != nil {
+	if guard.packets, err = n.ring.openPackets(n.ID(), n.cfg.ClusterName); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	if n.mesh, err = n.newMesh(); err != nil {
@@ -272,6 +278,7 @@ func (n *Node) newMesh() (*link.Mesh, error) {
 			return n.wire.dial(ctx, addr, toLink)
 		},
 		Relay:   n.relay,
+		Keep:    n.ring.streams.Trusts,
 		OnFrame: n.frame,
 		OnUp: func(id string) {
 			n.update(func(t *table, now time.Time) { t.linkUp(id, now) })

@@ -54,6 +54,9 @@ type Config struct {
 	// none at the moment. nil: links are direct.
 	Relay func(ctx context.Context, id string) (c net.Conn, via string, err error)
 
+	// Keep reports whether a stream may still be used; nil: always. Renew asks it again.
+	Keep func(c net.Conn) bool
+
 	// OnFrame takes a payload: one call at a time for a sender and lane, in order. The payload is valid until it returns. Blocking is
 	// back-pressure for that sender and lane and for nobody else.
 	OnFrame func(from string, lane Lane, payload []byte)

@@ -37,6 +37,7 @@ func (a *attempt) cancel() { a.once.Do(a.stop) }
 
 var (
 	errVoid    = errors.New("another connection was made meanwhile")
+	errRenewed = errors.New("the stream is not trusted any more")
 	errEvicted = errors.New("the peer was given up")
 )
 
@@ -329,6 +330,10 @@ func (p *peer) establish(a *attempt, c *conn, mine, theirs positions) error {
 	if a.void || p.over.Load() {
 		p.mu.Unlock()
 		return errVoid
+	}
+	if !p.m.keep(c) { // asked under the lock: Renew either finds this connection, or has changed the answer before
+		p.mu.Unlock()
+		return errRenewed
 	}
 	if !p.holdsLocked(theirs) {
 		p.mu.Unlock()

@@ -303,6 +303,20 @@ func (m *Mesh) Flush(ctx context.Context) error {
 	return nil
 }
 
+// Renew ends the connections that Config.Keep does not want any more. The links are made anew, and what was on its way is sent again.
+func (m *Mesh) Renew() {
+	for _, p := range *m.peers.Load() {
+		p.mu.Lock()
+		c := p.conn
+		p.mu.Unlock()
+		if c != nil && !m.keep(c) {
+			c.close()
+		}
+	}
+}
+
+func (m *Mesh) keep(c *conn) bool { return m.cfg.Keep == nil || m.cfg.Keep(c.nc) }
+
 // Up reports whether the link to that process carries frames now.
 func (m *Mesh) Up(id string) bool {
 	p := m.peer(id)

@@ -31,6 +31,9 @@ const (
 	statusKey     = 1
 	statusCluster = 2
 	statusPlain   = 3 // in plain: one of the two has keys, the other none
+	statusName    = 4 // the certificate is refused
+
+	named = 0x80 // in the count of proofs: the name of the process follows them
 )
 
 // Streams authenticates and encrypts the streams of one process. It is safe for concurrent use.
@@ -38,6 +41,8 @@ type Streams struct {
 	cluster string
 	keys    atomic.Pointer[[][]byte]
 	cert    tls.Certificate
+
+	identity *Identity // nil: certificates are not looked at
 }
 
 // NewStreams returns the streams of one process. Without keys they are plain.
@@ -100,16 +105,20 @@ func (s *Streams) guard(ctx context.Context, conn net.Conn, do func(context.Cont
 }
 
 func isVerdict(err error) bool {
-	return errors.Is(err, ErrKey) || errors.Is(err, ErrCluster) || errors.Is(err, ErrFormat)
+	return errors.Is(err, ErrKey) || errors.Is(err, ErrCluster) || errors.Is(err, ErrFormat) || errors.Is(err, ErrCertificate)
 }
 
 func (s *Streams) client(ctx context.Context, conn net.Conn, keys [][]byte) (net.Conn, error) {
 	if len(keys) == 0 {
 		return conn, s.plainClient(conn)
 	}
+	own, err := s.certificate()
+	if err != nil {
+		return nil, err
+	}
 	tc := tls.Client(conn, &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
-		Certificates:                []tls.Certificate{s.cert},
+		GetClientCertificate:        func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil },
 		InsecureSkipVerify:          true, // the proof below authenticates, bound to this connection
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
@@ -120,9 +129,20 @@ func (s *Streams) client(ctx context.Context, conn net.Conn, keys [][]byte) (net
 	}
 	msg := append([]byte(streamMagic), byte(len(s.cluster)))
 	msg = append(msg, s.cluster...)
-	msg = append(msg, byte(len(keys)))
+	if s.identity != nil {
+		if err := s.identity.chain(tc.ConnectionState()); err != nil {
+			tc.Write(append(msg, 0)) // no proof: the peer learns that it is refused
+			return nil, err
+		}
+		msg = append(msg, byte(len(keys))|named)
+	} else {
+		msg = append(msg, byte(len(keys)))
+	}
 	for _, k := range keys {
 		msg = append(msg, proof(k, "client", s.cluster, exporter)...)
+	}
+	if s.identity != nil {
+		msg = append(append(msg, byte(len(s.identity.Name))), s.identity.Name...)
 	}
 	if _, err := tc.Write(msg); err != nil {
 		return nil, err
@@ -134,31 +154,52 @@ func (s *Streams) client(ctx context.Context, conn net.Conn, keys [][]byte) (net
 	if status == statusKey {
 		return nil, fmt.Errorf("%w: the peer refused all %d keys of this process", ErrKey, len(keys))
 	}
+	if status == statusName {
+		return nil, fmt.Errorf("%w: the peer refused that of this process", ErrCertificate)
+	}
 	var theirs [proofSize]byte
 	if _, err := io.ReadFull(tc, theirs[:]); err != nil {
 		return nil, err
 	}
-	if !slices.ContainsFunc(keys, func(k []byte) bool {
+	common := slices.IndexFunc(keys, func(k []byte) bool {
 		return hmac.Equal(theirs[:], proof(k, "server", cluster, exporter))
-	}) {
+	})
+	if common < 0 {
 		return nil, fmt.Errorf("%w: the peer that answered did not prove one", ErrKey)
 	}
 	if status != statusOK || cluster != s.cluster {
 		return nil, fmt.Errorf("%w: the peer belongs to %q, this process to %q", ErrCluster, cluster, s.cluster)
 	}
-	return stream{tc, conn}, nil
+	if s.identity != nil {
+		name, err := readString(tc)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.identity.named(tc.ConnectionState().PeerCertificates[0], name); err != nil {
+			return nil, err
+		}
+	}
+	return stream{tc, conn, sha256.Sum256(keys[common])}, nil
 }
 
 func (s *Streams) server(ctx context.Context, conn net.Conn, keys [][]byte) (net.Conn, error) {
 	if len(keys) == 0 {
 		return conn, s.plainServer(conn)
 	}
-	tc := tls.Server(conn, &tls.Config{
+	own, err := s.certificate()
+	if err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
-		Certificates:                []tls.Certificate{s.cert},
+		Certificates:                []tls.Certificate{*own},
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
-	})
+	}
+	if s.identity != nil {
+		cfg.ClientAuth = tls.RequestClientCert // verified below, where the peer can be told
+	}
+	tc := tls.Server(conn, cfg)
 	exporter, err := handshake(ctx, tc)
 	if errors.Is(err, ErrKey) {
 		conn.Write(append([]byte(streamMagic), 0, statusPlain))
@@ -174,12 +215,22 @@ func (s *Streams) server(ctx context.Context, conn net.Conn, keys [][]byte) (net
 	if _, err := io.ReadFull(tc, n[:]); err != nil {
 		return nil, err
 	}
-	if n[0] == 0 || n[0] > maxKeys {
-		return nil, fmt.Errorf("%w: %d proofs", ErrFormat, n[0])
+	count, isNamed := n[0]&^named, n[0]&named != 0
+	switch {
+	case n[0] == 0:
+		return nil, fmt.Errorf("%w: the peer at %v refused that of this process", ErrCertificate, conn.RemoteAddr())
+	case count == 0 || count > maxKeys:
+		return nil, fmt.Errorf("%w: %d proofs", ErrFormat, count)
 	}
-	proofs := make([]byte, int(n[0])*proofSize)
+	proofs := make([]byte, int(count)*proofSize)
 	if _, err := io.ReadFull(tc, proofs); err != nil {
 		return nil, err
+	}
+	name := ""
+	if isNamed {
+		if name, err = readString(tc); err != nil {
+			return nil, err
+		}
 	}
 	var common []byte
 	for _, k := range keys {
@@ -197,18 +248,40 @@ func (s *Streams) server(ctx context.Context, conn net.Conn, keys [][]byte) (net
 		return nil, fmt.Errorf("%w: the peer at %v proved none of the %d keys of this process", ErrKey, conn.RemoteAddr(), len(keys))
 	case cluster != s.cluster:
 		status = statusCluster
+	default:
+		if err := s.admit(tc.ConnectionState(), name, isNamed); err != nil {
+			tc.Write(append([]byte(streamMagic), 0, statusName))
+			return nil, fmt.Errorf("the peer at %v: %w", conn.RemoteAddr(), err)
+		}
 	}
 	msg := append([]byte(streamMagic), byte(len(s.cluster)))
 	msg = append(msg, s.cluster...)
 	msg = append(msg, status)
 	msg = append(msg, proof(common, "server", s.cluster, exporter)...)
+	if s.identity != nil {
+		msg = append(append(msg, byte(len(s.identity.Name))), s.identity.Name...)
+	}
 	if _, err := tc.Write(msg); err != nil {
 		return nil, err
 	}
 	if status != statusOK {
 		return nil, fmt.Errorf("%w: the peer at %v belongs to %q, this process to %q", ErrCluster, conn.RemoteAddr(), cluster, s.cluster)
 	}
-	return stream{tc, conn}, nil
+	return stream{tc, conn, sha256.Sum256(common)}, nil
+}
+
+// admit judges the certificate of a peer that has proven a key.
+func (s *Streams) admit(state tls.ConnectionState, name string, isNamed bool) error {
+	switch {
+	case s.identity == nil && !isNamed:
+		return nil
+	case s.identity == nil:
+		return fmt.Errorf("%w: the peer asks for one and this process runs without", ErrCertificate)
+	}
+	if err := s.identity.chain(state); err != nil {
+		return err
+	}
+	return s.identity.named(state.PeerCertificates[0], name)
 }
 
 func handshake(ctx context.Context, tc *tls.Conn) (exporter []byte, err error) {
@@ -283,6 +356,16 @@ func readMagicCluster(r io.Reader) (string, error) {
 	return string(name), err
 }
 
+func readString(r io.Reader) (string, error) {
+	var n [1]byte
+	if _, err := io.ReadFull(r, n[:]); err != nil {
+		return "", err
+	}
+	b := make([]byte, n[0])
+	_, err := io.ReadFull(r, b)
+	return string(b), err
+}
+
 func readStatus(r io.Reader) (status byte, cluster string, err error) {
 	if cluster, err = readMagicCluster(r); err != nil {
 		return 0, "", err
@@ -309,6 +392,18 @@ func proof(key []byte, role, cluster string, exporter []byte) []byte {
 type stream struct {
 	*tls.Conn
 	raw net.Conn
+	key [sha256.Size]byte // hash of the key that was proven
+}
+
+// Trusts reports whether c, which Client or Server has returned, was authenticated with a key that is still one of ours. Plain streams are
+// trusted while there are no keys.
+func (s *Streams) Trusts(c net.Conn) bool {
+	keys := *s.keys.Load()
+	t, ok := c.(stream)
+	if !ok {
+		return len(keys) == 0
+	}
+	return slices.ContainsFunc(keys, func(k []byte) bool { return sha256.Sum256(k) == t.key })
 }
 
 func (s stream) Close() error { return s.raw.Close() }

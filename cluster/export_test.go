@@ -3,6 +3,8 @@ package cluster
 import (
 	"net"
 	"time"
+
+	"github.com/nines-go/nines/cluster/internal/seal"
 )
 
 var (
@@ -102,3 +104,22 @@ func (x *Table) Reasons(id string, now time.Time) []Reason { return x.t.about(x.
 
 // NobodySchedules reports what the node would say.
 func (x *Table) NobodySchedules() bool { return x.t.nobodySchedules() }
+
+// Opened counts the datagrams that were taken.
+func (n *Node) Opened() uint64 { return n.wire.opened.Load() }
+
+// Strangers counts the connections that have not shown a key yet.
+func (n *Node) Strangers() int {
+	n.wire.gate.mu.Lock()
+	defer n.wire.gate.mu.Unlock()
+	return len(n.wire.gate.waiting)
+}
+
+// SealDatagram seals as a process of that ID would.
+func SealDatagram(key []byte, id, cluster string, plain []byte) []byte {
+	d, err := seal.NewDatagrams(id, cluster, [][]byte{key})
+	if err != nil {
+		panic(err)
+	}
+	return d.Seal(nil, plain)
+}

@@ -54,6 +54,7 @@ type wire struct {
 	ctx    context.Context // ends with the wire
 	cancel context.CancelFunc
 
+	opened  atomic.Uint64 // datagrams that were ours
 	refused atomic.Uint64 // streams and datagrams that were not ours
 	dropped atomic.Uint64 // datagrams that memberlist was too busy for
 }
@@ -202,6 +203,7 @@ func (w *wire) read() {
 			w.refused.Add(1)
 			continue
 		}
+		w.opened.Add(1)
 		switch plain[0] {
 		case toGossip:
 			select {

@@ -92,6 +92,7 @@ func (n *Node) frame(from string, lane link.Lane, b []byte) {
 	if m.kind == kindRequest {
 		d.reply = func(b []byte, err error) { n.reply(from, m.id, b, err) }
 	}
+	n.meetings.message(from)
 	n.inbox.deliver(m.topic, d)
 	if m.kind == kindSend {
 		n.respond(from, link.Control, envelope(kindTaken, "", m.id), nil)

@@ -53,7 +53,10 @@ type inbox struct {
 	handled  uint64
 }
 
-type registration struct{ fn Handler }
+type registration struct {
+	fn     Handler
+	inline bool // runs in deliver
+}
 
 type queue struct{ items []delivery }
 
@@ -105,7 +108,10 @@ func (b *inbox) close() {
 
 // handle puts fn in charge of topic and hands over what was held for it.
 func (b *inbox) handle(topic string, fn Handler) (stop func()) {
-	r := &registration{fn: fn}
+	return b.register(topic, &registration{fn: fn})
+}
+
+func (b *inbox) register(topic string, r *registration) (stop func()) {
 	b.mu.Lock()
 	b.handlers[topic] = append(b.handlers[topic], r)
 	delete(b.retired, topic)
@@ -145,6 +151,13 @@ func (b *inbox) deliver(topic string, d delivery) {
 		refuse(d, ErrClosed)
 		return
 	case len(b.handlers[topic]) > 0:
+		rs := b.handlers[topic]
+		if rs[len(rs)-1].inline && b.spawn != nil && b.queues[laneKey{d.from, topic}] == nil {
+			b.handled++
+			b.mu.Unlock()
+			b.call(topic, &d)
+			return
+		}
 		b.pushLocked(topic, d)
 		b.mu.Unlock()
 		return

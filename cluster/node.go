@@ -31,6 +31,7 @@ type Node struct {
 	retain   int // bytes kept for each peer; 0 is the links' default
 	pause    *pauseWatch
 	judges   judges
+	meetings meetings
 	events   events
 
 	running    chan struct{} // closed when messages can be sent

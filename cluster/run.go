@@ -281,18 +281,22 @@ func (n *Node) newMesh() (*link.Mesh, error) {
 		Keep:    n.ring.streams.Trusts,
 		OnFrame: n.frame,
 		OnUp: func(id string) {
+			n.meetings.up(id)
 			n.update(func(t *table, now time.Time) { t.linkUp(id, now) })
 			n.isBack()
 			n.tellPeer(id)
 		},
 		OnDown: func(id string) {
+			n.meetings.down(id)
 			n.update(func(t *table, now time.Time) { t.linkDown(id, now) })
 		},
 		OnDead: func(id string) {
+			n.meetings.down(id)
 			n.update(func(t *table, now time.Time) { t.bury(id, "its connection was reset and its port refuses", now) })
 			n.tellDead(id)
 		},
 		OnGivenUp: func(id string) {
+			n.meetings.down(id)
 			n.update(func(t *table, now time.Time) {
 				t.bury(id, "it was out of reach for longer than what was sent to it could be kept", now)
 			})

@@ -67,7 +67,7 @@ type PutOptions struct {
 	IfMatch     string            // only when Version is this one: else ErrPrecondition; errors.ErrUnsupported where the storage cannot
 	ContentType string            // such as "image/png": printable ASCII, at most 255 bytes
 	SHA256      []byte            // of the content, checked
-	Metadata    map[string]string // names of a-z, 0-9 and "-"; values without control characters; ≤ 1,900 bytes in all
+	Metadata    map[string]string // names of a-z, 0-9 and "-"; values without control characters and "=?"; ≤ 1,900 bytes in all
 }
 
 // GetOptions select a part; nil is all of it.
@@ -102,7 +102,7 @@ type Capabilities struct {
 	Append    bool // the storage puts longer objects together by itself; else Append reads and writes
 	FlatKeys  bool // a key may be below another object, as in S3 proper; a directory refuses it with ErrInvalidKey
 
-	// Checksum is what protects a content on its way to the storage: "crc32c", "md5" or "none"; "" where it goes over no network.
+	// Checksum is what protects a content on its way to the storage: "sha256", "crc32c", "md5" or "none"; "" where it goes over no network.
 	Checksum string
 	// MaxObject is the largest object, in bytes; 0 is what the storage has room for.
 	MaxObject int64

@@ -40,8 +40,8 @@ func (o *PutOptions) check() error {
 		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || strings.HasPrefix(name, "nines-") {
 			errs = append(errs, fmt.Errorf("PutOptions.Metadata has the name %q: use a-z, 0-9 and -, and no name that begins with nines-", shorten(name)))
 		}
-		if !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) || strings.TrimSpace(value) != value {
-			errs = append(errs, fmt.Errorf("PutOptions.Metadata[%q] is %q: use UTF-8 without control characters and without space at the ends", shorten(name), shorten(value)))
+		if !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) || strings.TrimSpace(value) != value || strings.Contains(value, "=?") {
+			errs = append(errs, fmt.Errorf("PutOptions.Metadata[%q] is %q: use UTF-8 without control characters, without space at the ends and without =?", shorten(name), shorten(value)))
 		}
 	}
 	if size > maxMetadata {
@@ -57,7 +57,7 @@ func isHeader(s string) bool {
 // EncodeMetadata returns a value of PutOptions.Metadata as it fits into a header: as it is when it is ASCII, else as an encoded word (RFC 2047).
 // It is for drivers.
 func EncodeMetadata(value string) string {
-	if !strings.Contains(value, "=?") && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
+	if !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return value
 	}
 	return "=?utf-8?b?" + base64.StdEncoding.EncodeToString([]byte(value)) + "?="

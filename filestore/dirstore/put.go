@@ -230,7 +230,7 @@ func (d *driver) place(ctx context.Context, temp, key string, first bool) error 
 			break
 		}
 	}
-	if isNotDir(err) || errors.Is(err, errIsObject) {
+	if isNotDir(err) || errors.Is(err, errIsObject) || dir != "." && d.throughLink(dir) {
 		return fmt.Errorf("%w: a part of it is an object", filestore.ErrInvalidKey)
 	}
 	if errors.Is(err, fs.ErrExist) {

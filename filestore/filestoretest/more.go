@@ -128,14 +128,14 @@ func (p *pieces) Read(b []byte) (int, error) {
 }
 
 func metadataNames(t *testing.T, s *filestore.Store) {
-	m := map[string]string{"plain": "a b", "long-name-1": "=?utf-8?b?eA==?=", "umlaut": "ä ö 日本", "empty": ""}
+	m := map[string]string{"plain": "a b", "long-name-1": "a=b?c", "umlaut": "ä ö 日本", "empty": ""}
 	_, err := s.WriteFile(t.Context(), "k", []byte("x"), &filestore.PutOptions{Metadata: m, ContentType: "application/octet-stream"})
 	require.NoError(t, err)
 	o, err := s.Stat(t.Context(), "k")
 	require.NoError(t, err)
 	require.Equal(t, m, o.Metadata)
 	require.Equal(t, "application/octet-stream", o.ContentType)
-	for _, bad := range []map[string]string{{"Upper": "x"}, {"": "x"}, {"a b": "x"}, {"x": "a\nb"}, {"x": " a"}, {"x": "\xff"}, {"x": strings.Repeat("y", 2000)}, {"nines-sha256": "x"}} {
+	for _, bad := range []map[string]string{{"Upper": "x"}, {"": "x"}, {"a b": "x"}, {"x": "a\nb"}, {"x": " a"}, {"x": "\xff"}, {"x": "=?utf-8?b?eA==?="}, {"x": strings.Repeat("y", 2000)}, {"nines-sha256": "x"}} {
 		_, err := s.WriteFile(t.Context(), "k", []byte("y"), &filestore.PutOptions{Metadata: bad})
 		require.Error(t, err, bad)
 	}

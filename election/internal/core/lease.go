@@ -165,11 +165,16 @@ func (m *Lease) saw(now Now, v View) {
 	}
 	m.view = v
 	m.before.saw(v)
-	if _, here := v.find(HolderID(m.row.Holder)); here {
-		m.width = len(v.Members)
-	}
+	m.widen()
 	if m.grant != nil {
 		m.lower.update(now, v)
+	}
+}
+
+// widen notes how many members there are while the holder is one of them.
+func (m *Lease) widen() {
+	if _, here := m.view.find(HolderID(m.row.Holder)); here {
+		m.width = len(m.view.Members)
 	}
 }
 
@@ -201,6 +206,7 @@ func (m *Lease) lookedAt(now Now, ev Looked) []Action {
 		m.since = ev.At
 	}
 	m.row, m.seen = ev.Row, true
+	m.widen()
 	if HolderID(m.row.Holder) != "" && m.row.Holder != m.holder() {
 		m.holdOff = 0
 	}
@@ -420,7 +426,7 @@ func (m *Lease) revoke(now Now) []Action {
 	if m.cfg.Proven && !m.busy {
 		m.before = &before{
 			id: HolderID(m.row.Holder), term: m.row.Term, session: m.row.LockSession,
-			alone: now.Observed(m.termAt) >= m.cfg.TTL, lock: m.ended(m.row), two: m.width <= 2,
+			alone: now.Observed(m.termAt) >= m.cfg.TTL, lock: m.ended(m.row), two: m.width == 2,
 		}
 		m.before.saw(m.view)
 	}

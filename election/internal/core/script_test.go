@@ -109,6 +109,7 @@ func (p *player) create(t *testing.T, words []string) {
 	*p = player{me: args["me"]}
 	switch words[0] {
 	case "lease":
+		cfg.Proven = args["proven"] != ""
 		p.m = core.NewLease(cfg)
 	case "advisory":
 		cfg.Quorum, _ = strconv.Atoi(args["quorum"])
@@ -140,9 +141,9 @@ func (p *player) event(t *testing.T, word string, words []string) core.Event {
 	case "tick", "wall":
 		return core.Tick{}
 	case "saw":
-		v := core.View{Me: p.me, Gone: args["gone"]}
+		v := core.View{Me: p.me, Gone: args["gone"], Dead: args["dead"]}
 		for _, w := range words {
-			if strings.HasPrefix(w, "gone=") {
+			if strings.HasPrefix(w, "gone=") || strings.HasPrefix(w, "dead=") {
 				continue
 			}
 			id, claim, _ := strings.Cut(w, "=")
@@ -160,6 +161,8 @@ func (p *player) event(t *testing.T, word string, words []string) core.Event {
 		if id, ok := args["id"]; ok {
 			row.Identity = id
 		}
+		row.Conn, _ = strconv.ParseUint(args["conn"], 10, 64)
+		row.Fresh = args["fresh"] != ""
 		if row.Server == "" {
 			row.Server = "s1"
 		}
@@ -186,6 +189,10 @@ func (p *player) event(t *testing.T, word string, words []string) core.Event {
 		return core.Asked{To: args["to"]}
 	case "answer":
 		return core.Answer{To: words[0], Willing: words[1] == "yes"}
+	case "hinted":
+		return core.Hinted{}
+	case "confirmed":
+		return core.Confirmed{ID: words[0], Yes: words[1] == "yes"}
 	case "nominated":
 		return core.Nominated{Term: term}
 	}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -12,8 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sim runs several machines against one row, in simulated time: statements take time and get lost on either way, processes pause, views
-// are wrong, proofs of death are false, the server restarts and fails over to a copy that lacks the newest writes.
+// sim runs several machines against one database, in simulated time: statements take time and get lost on either way, processes pause,
+// die and come back, views are wrong, proofs of death are false, clocks run fast and slow and are set, the server restarts and fails over
+// to a copy that lacks the newest writes. Beside the machines, each process commits fenced transactions under every term that it ever had.
 type sim struct {
 	t     *testing.T
 	rng   *rand.Rand
@@ -21,30 +23,47 @@ type sim struct {
 	queue queue
 	n     int
 	nodes []*simNode
+	kind  simKind
 
-	row      core.Row
+	without [simFaults]bool // what does not happen in this history: some accidents need others to stay away
+
+	db       simDB
 	identity int
-	history  []core.Row // states of the row, oldest first, since the last fail-over
+	sessions int
+	history  []simDB // states, oldest first, since the last fail-over
 	away     time.Duration
+	locked   bool // the row of beats, by an acquire that waits for fenced transactions
+	open     map[*simTx]bool
 
 	terms   map[uint64]string
 	highest uint64
 	wins    int
+	commits int
+	slow    time.Duration // until when statements of the time of faults may be on their way
 	trace   []string
 	faults  bool
 }
 
-type simNode struct {
-	s      *sim
-	id     string
-	m      *core.Lease
-	rate   float64       // of its clock
-	wall   time.Duration // steps of its wall clock
-	paused time.Duration // until
-	held   []core.Event  // that came while it was paused
-	gone   bool          // holds the holder for dead
-	timer  int
+// simKind is what a history is about.
+type simKind struct {
+	skew   float64 // clock rates are within ±
+	proven bool    // EarlyLead Proven, with proofs that are true
+	queued bool    // fences look at the terms alone, as on MariaDB
 }
+
+// exclusive says that no two may act unfenced: the rates of clocks agree within 16 %.
+func (k simKind) exclusive() bool { return k.skew <= 0.07 }
+
+// simDB is what is in the database: both rows, and the highest term of a commit.
+type simDB struct {
+	row       core.Row
+	term      uint64
+	holder    string
+	committed uint64
+}
+
+// simTx is a fenced transaction between its fence and its COMMIT: it holds off every acquire.
+type simTx struct{ term uint64 }
 
 type item struct {
 	at  time.Duration
@@ -71,16 +90,16 @@ func (s *sim) log(format string, args ...any) {
 const simTTL = 3 * time.Second
 
 func newSim(t *testing.T, seed uint64) *sim {
-	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), terms: map[uint64]string{}, faults: true}
-	s.row = core.Row{Server: "s0", Identity: "s0"}
+	s := &sim{t: t, rng: rand.New(rand.NewPCG(seed, 7)), terms: map[uint64]string{}, faults: true, open: map[*simTx]bool{}}
+	s.kind = []simKind{{skew: 0.07}, {skew: 0.10}, {skew: 0.07, queued: true}, {skew: 0.07, proven: true}}[seed%4]
+	for i := range s.without {
+		s.without[i] = i != int(seed/4%simFaults) && s.rng.IntN(5) < 3
+	}
+	s.db.row = core.Row{Server: "s0", Identity: "s0"}
 	for i := range 3 {
-		n := &simNode{s: s, id: string(rune('a' + i)), rate: 1 + (s.rng.Float64()-0.5)*0.12}
-		n.m = core.NewLease(core.Config{
-			TTL: simTTL, Margin: simTTL / 6, Renew: simTTL / 3, Look: 200*time.Millisecond + time.Duration(i)*37*time.Millisecond,
-			Stagger: simTTL / 5, StableFor: 10 * time.Second, Nonce: "1",
-		})
+		n := &simNode{s: s, i: i, id: string(rune('a' + i)), rate: 1 + (2*s.rng.Float64()-1)*s.kind.skew, sees: map[string]string{}, eligible: true}
 		s.nodes = append(s.nodes, n)
-		s.after(s.upTo(time.Second), func() { n.feed(core.Tick{}) })
+		n.boot()
 	}
 	s.after(s.upTo(time.Second), s.fault)
 	return s
@@ -88,229 +107,139 @@ func newSim(t *testing.T, seed uint64) *sim {
 
 func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rng.Int64N(int64(d))) }
 
-func (n *simNode) clock() core.Now {
-	mono := time.Duration(float64(n.s.now) * n.rate)
-	return core.Now{Mono: mono, Wall: mono + n.wall}
+func (s *sim) write() {
+	s.db.row.Beat++
+	s.history = append(s.history, s.db)
 }
 
-func (n *simNode) view() core.View {
-	v := core.View{Me: n.id}
-	for _, o := range n.s.nodes {
-		v.Members = append(v.Members, core.Member{ID: o.id, Eligible: true})
-	}
-	if id := core.HolderID(n.m.Holder()); n.gone && id != n.id {
-		v.Gone = id
-		v.Members = nil
-		for _, o := range n.s.nodes {
-			if o.id != id {
-				v.Members = append(v.Members, core.Member{ID: o.id, Eligible: true})
-			}
-		}
-	}
-	return v
-}
-
-// feed hands an event to the machine, now or when the process goes on.
-func (n *simNode) feed(ev core.Event) {
-	if n.s.now < n.paused {
-		n.held = append(n.held, ev)
-		return
-	}
-	for _, ev := range []core.Event{core.Saw{View: n.view()}, ev, core.Idle{}} {
-		for _, a := range n.m.Step(n.clock(), ev) {
-			n.do(a)
-		}
-	}
-	n.timer++
-	timer := n.timer
-	n.s.after(n.m.Next(n.clock())+time.Millisecond, func() {
-		if timer == n.timer {
-			n.feed(core.Tick{})
-		}
-	})
-}
-
-// do sends a statement: it takes effect later, if at all, and is answered later, if at all.
-func (n *simNode) do(a core.Action) {
-	s, sent := n.s, n.clock()
-	there, back := s.upTo(5*time.Millisecond), s.upTo(5*time.Millisecond)
-	if s.faults && s.rng.IntN(20) == 0 {
-		there = s.upTo(2 * time.Second)
-	}
-	if s.faults && s.rng.IntN(20) == 0 {
-		back = s.upTo(2 * time.Second)
-	}
-	reach := !s.faults || s.rng.IntN(40) > 0
-	reply := !s.faults || s.rng.IntN(40) > 0
-	switch a := a.(type) {
-	case core.Ask:
-		s.after(there, func() { n.feed(core.Answer{To: a.To, Willing: reach}) })
-		return
-	case core.Nominate:
-		for _, o := range s.nodes {
-			if reach && o.id == a.To {
-				s.after(there, func() { o.feed(core.Nominated{Term: a.Term}) })
-			}
-		}
-		return
-	}
-	s.after(there, func() {
-		done, failed := n.answers(a, sent)
-		ev := done
-		switch {
-		case !reach || s.now < s.away:
-			ev = failed()
-		default:
-			if ev = n.apply(a, done); !reply {
-				got, ok := ev.(core.Acquired)
-				if ev = failed(); ok && got.Outcome == core.Granted { // COMMIT was sent, and nobody answered
-					got.Outcome, got.Err = core.Unknown, "connection lost"
-					ev = got
-				}
-			}
-		}
-		s.after(back, func() {
-			if l, ok := ev.(core.Looked); ok {
-				l.At = n.clock()
-				ev = l
-			}
-			n.feed(ev)
-		})
-	})
-}
-
-// answers prepares what a statement may be answered with.
-func (n *simNode) answers(a core.Action, sent core.Now) (done core.Event, failed func() core.Event) {
-	const lost = "connection lost"
-	switch a := a.(type) {
-	case core.Look:
-		return core.Looked{}, func() core.Event { return core.Looked{Err: lost} }
-	case core.Acquire:
-		ev := core.Acquired{Sent: sent}
-		return ev, func() core.Event { return core.Acquired{Sent: sent, Outcome: core.Failed, Err: lost} }
-	case core.Renew:
-		return core.Renewed{Term: a.Term, Sent: sent, Lock: a.Lock}, func() core.Event {
-			return core.Renewed{Term: a.Term, Sent: sent, Lock: a.Lock, Outcome: core.Failed, Err: lost}
-		}
-	case core.Release:
-		return core.Released{}, func() core.Event { return core.Released{Err: lost} }
-	default:
-		return core.Took{}, func() core.Event { return core.Took{Err: lost} }
-	}
-}
-
-// apply runs the statement on the row.
-func (n *simNode) apply(a core.Action, ev core.Event) core.Event {
+// apply runs a statement on the database, when it can have the row.
+func (n *simNode) apply(a core.Action, ev core.Event, done func(core.Event), failed func() core.Event) {
 	s := n.s
-	row := &s.row
-	row.Identity = fmt.Sprintf("s%d", s.identity)
-	write := func() {
-		row.Beat++
-		s.history = append(s.history, *row)
+	if _, look := a.(core.Look); s.locked && !look {
+		s.after(10*time.Millisecond, func() { n.apply(a, ev, done, failed) })
+		return
 	}
+	row := &s.db.row
+	row.Identity = fmt.Sprintf("s%d", s.identity)
 	switch a := a.(type) {
 	case core.Look:
-		return core.Looked{Row: *row}
+		done(core.Looked{Row: *row})
 	case core.Acquire:
-		e := ev.(core.Acquired)
-		if e.Outcome = core.Lost; row.Term == a.Row.Term && row.Holder == a.Row.Holder && row.Beat == a.Row.Beat && row.Identity == a.Row.Identity {
-			e.Outcome, e.Identity = core.Granted, row.Identity
-			row.Term = max(row.Term+1, uint64(s.now/time.Millisecond))
-			row.Holder, row.Server, row.LockSession = a.Holder, row.Identity, ""
-			e.Term = row.Term
-			if other, ok := s.terms[e.Term]; ok {
-				s.fail("term %d granted to %s and %s", e.Term, other, a.Holder)
-			}
-			if e.Term <= s.highest {
-				s.fail("term %d after %d", e.Term, s.highest)
-			}
-			s.terms[e.Term], s.highest = a.Holder, e.Term
-			s.wins++
-			write()
-			s.log("%s acquired %d", n.id, e.Term)
-		}
-		return e
+		n.acquire(a, ev.(core.Acquired), done, failed)
 	case core.Renew:
 		e := ev.(core.Renewed)
 		if e.Outcome = core.Lost; row.Term == a.Term && row.Holder == a.Holder {
-			e.Outcome, e.Identity, row.Server = core.Granted, row.Identity, row.Identity
-			write()
+			e.Outcome, e.Identity, row.Server, row.LockSession = core.Granted, row.Identity, row.Identity, a.Lock
+			s.write()
 		}
-		return e
+		done(e)
 	case core.Release:
 		if row.Term == a.Term && row.Holder == a.Holder && row.Server == row.Identity {
-			row.Holder = a.Mark
-			write()
+			row.Holder, row.LockSession = a.Mark, ""
+			s.write()
 			s.log("%s released %d with %q", n.id, a.Term, a.Mark)
 		}
-		return core.Released{}
+		done(core.Released{})
 	case core.Revoke:
 		if row.Term == a.Row.Term && row.Holder == a.Row.Holder && row.Beat == a.Row.Beat {
-			row.Holder, row.Server = core.Revoked, row.Identity
-			write()
+			row.Holder, row.Server, row.LockSession = core.Revoked, row.Identity, ""
+			s.write()
 			s.log("%s revoked %d of %s", n.id, row.Term, a.Row.Holder)
-			return core.Took{Done: true}
+			done(core.Took{Done: true})
+			return
 		}
-		return core.Took{}
+		done(core.Took{})
 	}
-	return ev
 }
 
-// fault is what goes wrong, at random.
-func (s *sim) fault() {
-	if !s.faults {
+// acquire compares, and then waits for the transactions that are fenced, for a second at most.
+func (n *simNode) acquire(a core.Acquire, e core.Acquired, done func(core.Event), failed func() core.Event) {
+	s, row := n.s, &n.s.db.row
+	if e.Outcome = core.Lost; row.Term != a.Row.Term || row.Holder != a.Row.Holder || row.Beat != a.Row.Beat || row.Identity != a.Row.Identity {
+		done(e)
 		return
 	}
-	defer s.after(100*time.Millisecond+s.upTo(2*time.Second), s.fault)
-	n := s.nodes[s.rng.IntN(len(s.nodes))]
-	switch s.rng.IntN(9) {
-	case 0, 1, 2:
-		d := s.upTo(2 * simTTL)
-		n.paused = s.now + d
-		s.log("%s pauses for %v", n.id, d.Round(time.Millisecond))
-		s.after(d, func() {
-			held := n.held
-			n.held = nil
-			for _, ev := range append([]core.Event{core.Tick{}}, held...) {
-				n.feed(ev)
-			}
-		})
-	case 3:
-		s.log("%s holds the holder for dead", n.id)
-		n.gone = true
-		s.after(s.upTo(2*time.Second), func() { n.gone = false })
-	case 4:
-		if m := n.m.Status(n.clock()).Mine; m != 0 {
-			s.log("%s is asked to resign", n.id)
-			n.feed(core.Asked{To: s.nodes[s.rng.IntN(3)].id})
+	began, run := s.now, s.identity
+	s.locked = true
+	var wait func()
+	wait = func() {
+		switch {
+		case run != s.identity: // the server ended the transaction
+			done(failed())
+			return
+		case len(s.open) > 0 && a.Escalate && s.now-began >= 100*time.Millisecond:
+			s.log("%s ended %d fenced transactions", n.id, len(s.open))
+			clear(s.open)
+		case len(s.open) > 0 && s.now-began >= time.Second:
+			s.locked = false
+			e.Outcome, e.Err = core.Blocked, "lock timeout"
+			done(e)
+			return
 		}
-	case 5:
-		s.identity++
-		s.log("the server restarts as s%d", s.identity)
-		s.away = s.now + s.upTo(time.Second)
-	case 6:
-		s.identity++
-		if k := len(s.history); k > 0 {
-			s.row = s.history[k-1-s.rng.IntN(min(k, 3))]
+		if len(s.open) > 0 {
+			s.after(10*time.Millisecond, wait)
+			return
 		}
-		s.history = nil
-		s.away = s.now + s.upTo(time.Second)
-		s.log("fail-over to s%d: the row is %+v", s.identity, s.row)
-	case 7:
-		n.wall += s.upTo(8*time.Second) - 4*time.Second
-		s.log("the wall clock of %s is set", n.id)
-	case 8:
-		row := s.row
-		if id := core.HolderID(row.Holder); id != n.id && id != "" {
-			s.log("%s is told that the session has ended", n.id)
-			n.feed(core.Evidence{Term: row.Term, Session: row.LockSession})
+		s.locked = false
+		e.Outcome, e.Identity = core.Granted, row.Identity
+		row.Term = max(row.Term+1, uint64(s.now/time.Millisecond))
+		row.Holder, row.Server, row.LockSession = a.Holder, row.Identity, ""
+		e.Term = row.Term
+		if other, ok := s.terms[e.Term]; ok {
+			s.fail("term %d granted to %s and %s", e.Term, other, a.Holder)
 		}
+		if e.Term <= s.highest {
+			s.fail("term %d after %d", e.Term, s.highest)
+		}
+		s.terms[e.Term], s.highest = a.Holder, e.Term
+		s.db.term, s.db.holder = e.Term, a.Holder
+		s.wins++
+		s.write()
+		s.log("%s acquired %d", a.Holder, e.Term)
+		done(e)
 	}
+	wait()
+}
+
+// work commits under a term, whether or not the process still believes in it.
+func (n *simNode) work() {
+	s := n.s
+	s.after(s.upTo(600*time.Millisecond), n.work)
+	if len(n.had) == 0 || !n.alive || n.cut() || s.now < s.away || s.now < n.paused {
+		return
+	}
+	h := n.had[len(n.had)-1-s.rng.IntN(min(len(n.had), 2))]
+	s.after(s.upTo(3*time.Millisecond), func() {
+		row := s.db.row
+		if s.db.term != h.term || s.db.holder != h.holder || !s.kind.queued && (row.Term != h.term || row.Holder != h.holder) {
+			return // refused
+		}
+		if s.kind.queued && s.locked {
+			return // it queues behind the acquire, and is refused afterwards
+		}
+		tx := &simTx{term: h.term}
+		s.open[tx] = true
+		d := s.upTo(20 * time.Millisecond)
+		if s.faults && s.rng.IntN(15) == 0 {
+			d = s.upTo(5 * time.Second)
+		}
+		s.after(min(d, 3*time.Second), func() {
+			open := s.open[tx]
+			if delete(s.open, tx); !open || d >= 3*time.Second { // ended by the server
+				return
+			}
+			s.commits++
+			if s.db.committed > h.term {
+				s.fail("a commit of term %d after one of term %d", h.term, s.db.committed)
+			}
+			s.db.committed = h.term
+		})
+	})
 }
 
 func (s *sim) fail(format string, args ...any) {
 	s.t.Helper()
-	from := max(0, len(s.trace)-25)
+	from := max(0, len(s.trace)-40)
 	for _, l := range s.trace[from:] {
 		s.t.Log(l)
 	}
@@ -320,9 +249,12 @@ func (s *sim) fail(format string, args ...any) {
 // check is what must hold at each time: nobody can act unfenced beside another. A paused process does not act, and its clocks decide
 // at once when it goes on.
 func (s *sim) check() {
+	if !s.kind.exclusive() {
+		return
+	}
 	var who []string
 	for _, n := range s.nodes {
-		if s.now < n.paused {
+		if s.now < n.paused || !n.alive {
 			continue
 		}
 		if st := n.m.Status(n.clock()); st.Mine != 0 && st.Unfenced {
@@ -334,56 +266,94 @@ func (s *sim) check() {
 	}
 }
 
-func (s *sim) run(d time.Duration) {
-	for until := s.now + d; len(s.queue) > 0; {
+func (s *sim) run(d time.Duration, until func() bool) (took time.Duration) {
+	began, end := s.now, s.now+d
+	for len(s.queue) > 0 {
 		x := heap.Pop(&s.queue).(item)
-		if x.at > until {
+		if x.at > end {
 			s.n++
 			heap.Push(&s.queue, x)
-			s.now = until
-			return
+			s.now = end
+			return d
 		}
 		s.now = x.at
 		x.run()
 		s.check()
-	}
-}
-
-func simulate(t *testing.T, seed uint64) (wins int) {
-	s := newSim(t, seed)
-	s.run(2 * time.Minute)
-	s.faults = false
-	s.run(20 * time.Second)
-	leading := 0
-	for _, n := range s.nodes {
-		if st := n.m.Status(n.clock()); st.Mine != 0 && st.Unfenced {
-			leading++
+		if until != nil && until() {
+			return s.now - began
 		}
 	}
-	if leading != 1 {
-		s.fail("20 s after the last fault %d lead; the row is %+v", leading, s.row)
-	}
-	return s.wins
+	return d
 }
 
-var histories = flag.Int("histories", 120, "how many random histories TestSimulation runs")
+func (s *sim) leading(unfenced bool) (count int) {
+	for _, n := range s.nodes {
+		if st := n.m.Status(n.clock()); n.alive && st.Mine != 0 && (st.Unfenced || !unfenced) {
+			count++
+		}
+	}
+	return count
+}
+
+type simResult struct {
+	wins, commits    int
+	fenced, unfenced time.Duration // from the end of the faults to a leader
+}
+
+// bound is the TTL and a second, by the slowest clock.
+const bound = (simTTL + time.Second) * 10 / 9
+
+func simulate(t *testing.T, seed uint64) simResult {
+	s := newSim(t, seed)
+	s.run(2*time.Minute, nil)
+	s.heal()
+	s.run(max(0, s.slow-s.now), nil)
+	r := simResult{}
+	r.fenced = s.run(2*simTTL, func() bool { return s.leading(false) > 0 })
+	r.unfenced = r.fenced + s.run(2*simTTL, func() bool { return s.leading(true) > 0 })
+	if r.unfenced > bound {
+		s.fail("nobody led for %v after the last fault (fenced: %v); the row is %+v", r.unfenced, r.fenced, s.db.row)
+	}
+	s.run(20*time.Second, nil)
+	if n := s.leading(true); n != 1 {
+		s.fail("20 s after the last fault %d lead; the row is %+v", n, s.db.row)
+	}
+	r.wins, r.commits = s.wins, s.commits
+	return r
+}
+
+var histories = flag.Int("histories", 0, "how many random histories TestSimulation runs; 0 is 400, or 10,000 with NINES_CHAOS")
 
 // TestSimulation runs random histories. A failure prints the seed.
 func TestSimulation(t *testing.T) {
+	count := *histories
+	if count == 0 {
+		count = 400
+		if os.Getenv("NINES_CHAOS") != "" {
+			count = 10_000
+		}
+	}
 	base := uint64(time.Now().UnixNano())
-	wins := 0
-	for i := range uint64(*histories) {
-		ok := t.Run(fmt.Sprintf("seed=%d", base+i), func(t *testing.T) { wins += simulate(t, base+i) })
+	var all simResult
+	for i := range uint64(count) {
+		ok := t.Run(fmt.Sprintf("seed=%d", base+i), func(t *testing.T) {
+			r := simulate(t, base+i)
+			all.wins += r.wins
+			all.commits += r.commits
+			all.fenced, all.unfenced = max(all.fenced, r.fenced), max(all.unfenced, r.unfenced)
+		})
 		if !ok {
 			return
 		}
 	}
-	t.Logf("%d terms", wins)
-	require.Greater(t, wins, 100)
+	t.Logf("%d histories from seed %d: %d terms, %d fenced commits; a leader at most %v after the faults, unfenced %v",
+		count, base, all.wins, all.commits, all.fenced.Round(time.Millisecond), all.unfenced.Round(time.Millisecond))
+	require.Greater(t, all.wins, count/2)
+	require.Greater(t, all.commits, 10*count)
 }
 
 func FuzzSimulation(f *testing.F) {
-	for seed := range uint64(3) {
+	for seed := range uint64(4) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) { simulate(t, seed) })

@@ -16,7 +16,7 @@ type order struct {
 	All  bool     `json:",omitempty"`
 }
 
-// handle applies an order of another node. The sender's Invalidate returns after it.
+// handle applies an order of another node. The sender's Invalidate returns after it, and whatever the sender posts later is handled after it.
 func (c *Cache[V]) handle(_ context.Context, _ string, payload []byte) ([]byte, error) {
 	var o order
 	if err := json.Unmarshal(payload, &o); err != nil {

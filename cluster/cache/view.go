@@ -18,7 +18,7 @@ func (c *Cache[V]) current() bool {
 	n := c.cfg.Node
 	pause := n.Tag(n.ID(), cluster.TagPaused) // the Node looks at the clock for it: a process that was stopped knows before it shows anything
 	// looking is set before changed is drained, so whoever sees neither comes after the drop.
-	if len(c.changed) > 0 || c.looking.Load() || pause != "" {
+	if len(c.changed) > 0 || c.looking.Load() || pause != "" || n.Meetings() != c.met.Load() {
 		c.look(pause)
 	}
 	return pause == "" && c.usable.Load()
@@ -35,12 +35,16 @@ func (c *Cache[V]) look(pause string) {
 	}
 	c.looking.Store(true)
 	defer c.looking.Store(false)
+	n := c.cfg.Node
+	if met := n.Meetings(); met != c.met.Load() { // counted before the first message of who came: no event of its own is shown with what was kept
+		c.dropLocked()
+		c.met.Store(met)
+	}
 	select {
 	case <-c.changed:
 	default:
 		return
 	}
-	n := c.cfg.Node
 	usable := !c.closed && n.Alive() != nil
 	self := n.ID()
 	seen := map[string]sight{}

@@ -62,6 +62,11 @@ type Config struct {
 	// the first minute after a loss the pauses are below 1 s. Shorter heals faster and costs more connection attempts.
 	RetryInterval time.Duration
 
+	// Compress makes what goes over links and gossip smaller (deflate, LZW), for some CPU and about 700 KiB for each peer. Messages
+	// of one sender share a window: leave it off where an attacker who chooses part of what is sent can see how long the rest makes it.
+	// Nodes with and without it work together. Default false.
+	Compress bool
+
 	// MaxMessage is the largest payload in bytes; default and at most 64 MiB. It must be equal on all nodes.
 	MaxMessage int
 

@@ -105,6 +105,19 @@ func (x *Table) Reasons(id string, now time.Time) []Reason { return x.t.about(x.
 // NobodySchedules reports what the node would say.
 func (x *Table) NobodySchedules() bool { return x.t.nobodySchedules() }
 
+// SpeakAtMost makes a node one of an older version of the protocol. Call it before Run.
+func (n *Node) SpeakAtMost(version int) { n.protocol = uint16(version) }
+
+// Features are what a peer has told of.
+func (n *Node) Features(id string) (features uint64) {
+	for bit := range 64 {
+		if n.mesh.Has(id, 1<<bit) {
+			features |= 1 << bit
+		}
+	}
+	return features
+}
+
 // Opened counts the datagrams that were taken.
 func (n *Node) Opened() uint64 { return n.wire.opened.Load() }
 

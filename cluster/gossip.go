@@ -13,10 +13,15 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/nines-go/nines/cluster/internal/link"
 )
 
-// protocol is the version of what Nodes say to each other; they speak with this one and the one before.
-const protocol = 1
+// protocol is the version of what Nodes say to each other, and oldestProtocol the one before, with which they speak too.
+const (
+	protocol       = link.Protocol
+	oldestProtocol = link.OldestProtocol
+)
 
 // timings is what a Profile stands for.
 type timings struct {
@@ -45,9 +50,9 @@ func (p Profile) timings() timings {
 // suspicionTime is how long a silent process is suspected before it is called failed.
 func (t timings) suspicionTime() time.Duration { return time.Duration(t.suspicion) * t.probe }
 
-// gossipConfig is memberlist's configuration. Its own encryption and compression are off: the wire seals, and datagrams are small. Detection
+// gossipConfig is memberlist's configuration. Its own encryption is off: the wire seals. Detection
 // does not stretch with memberlist's opinion of its own health, because links have a say before anybody is given up.
-func gossipConfig(p Profile, id, clusterName string, w *wire, d *delegate, logger *slog.Logger) *memberlist.Config {
+func gossipConfig(p Profile, id, clusterName string, compress bool, w *wire, d *delegate, logger *slog.Logger) *memberlist.Config {
 	t := p.timings()
 	c := memberlist.DefaultLANConfig()
 	c.Name, c.Label, c.Transport = id, clusterName, w
@@ -59,7 +64,7 @@ func gossipConfig(p Profile, id, clusterName string, w *wire, d *delegate, logge
 	c.PushPullInterval, c.TCPTimeout = t.pushPull, t.stream
 	c.RetransmitMult = 4
 	c.GossipToTheDeadTime = 30 * time.Second
-	c.EnableCompression = false
+	c.EnableCompression = compress
 	c.Delegate, c.Events, c.Alive = d, d, d
 	c.LogOutput, c.Logger = nil, log.New(&logBridge{logger}, "", 0)
 	return c
@@ -76,16 +81,16 @@ type delegate struct {
 const metaMagic = 'N'
 
 // meta is what gossip carries about a process: magic, protocol, lowest protocol it speaks, revision. All else travels on links.
-func gossipMeta(revision uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte{metaMagic, protocol, protocol}, revision)
+func gossipMeta(highest byte, revision uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{metaMagic, highest, oldestProtocol}, revision)
 }
 
-func checkMeta(b []byte) error {
+func checkMeta(b []byte, highest byte) error {
 	if len(b) < 3 || b[0] != metaMagic {
 		return errors.New("its gossip is not of this kind")
 	}
-	if b[2] > protocol || b[1] < protocol {
-		return fmt.Errorf("it speaks protocols %d to %d, this node %d", b[2], b[1], protocol)
+	if b[2] > highest || b[1] < oldestProtocol {
+		return fmt.Errorf("it speaks protocols %d to %d, this node %d to %d", b[2], b[1], oldestProtocol, highest)
 	}
 	return nil
 }
@@ -105,7 +110,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 	if _, ok := idTime(n.Name); !ok {
 		return errors.New("its name is not an ID")
 	}
-	return checkMeta(n.Meta)
+	return checkMeta(n.Meta, d.meta[1])
 }
 
 // logBridge brings memberlist's lines to slog: they are about probes and retries, which the Node reports in its own words, so at most Debug.

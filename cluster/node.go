@@ -28,7 +28,8 @@ type Node struct {
 	ring     *ring
 	senders  senders
 	hooks    *hookQueue
-	retain   int // bytes kept for each peer; 0 is the links' default
+	protocol uint16 // that is spoken at most
+	retain   int    // bytes kept for each peer; 0 is the links' default
 	pause    *pauseWatch
 	judges   judges
 	meetings meetings
@@ -92,7 +93,7 @@ func New(cfg Config) (*Node, error) {
 	}
 	now := time.Now()
 	n := &Node{
-		cfg: cfg, id: newID(), ring: newRing(cfg.Keys),
+		cfg: cfg, protocol: protocol, id: newID(), ring: newRing(cfg.Keys),
 		inbox: newInbox(), calls: newCalls(), loopback: newCredit(inboxCredit), senders: newSenders(), hooks: newHookQueue(),
 		pause:   newPauseWatch(cfg.Profile.timings().suspicionTime(), cfg.Network),
 		running: make(chan struct{}), registered: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),

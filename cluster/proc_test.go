@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -57,7 +58,11 @@ func childMain(seeds []string, bind string) {
 	if err != nil {
 		panic(err)
 	}
+	if version, err := strconv.Atoi(os.Getenv("NINES_CLUSTER_WIRE")); err == nil {
+		n.SpeakAtMost(version)
+	}
 	n.Handle("echo", func(_ context.Context, _ string, p []byte) ([]byte, error) { return p, nil })
+	n.Handle("back", func(ctx context.Context, from string, p []byte) ([]byte, error) { return n.Request(ctx, from, "echo", p) })
 	n.Handle("pauses", func(context.Context, string, []byte) ([]byte, error) {
 		return fmt.Append(nil, n.Stats().Pauses, " ", strings.Join(n.Alive(), ",")), nil
 	})

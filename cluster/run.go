@@ -230,7 +230,7 @@ func (n *Node) chooseID(ctx context.Context, seeds []Entry) error {
 
 func (n *Node) startGossip(w *wire) (err error) {
 	d := &delegate{
-		meta: gossipMeta(1),
+		meta: gossipMeta(byte(n.protocol), 1),
 		joined: func(id, addr string) {
 			n.update(func(t *table, now time.Time) { t.gossipJoin(id, addr, now) })
 			n.isBack()
@@ -254,7 +254,7 @@ func (n *Node) startGossip(w *wire) (err error) {
 			return n.table.buried(id)
 		},
 	}
-	n.gossip, err = memberlist.Create(gossipConfig(n.cfg.Profile, n.ID(), n.cfg.ClusterName, w, d, n.log))
+	n.gossip, err = memberlist.Create(gossipConfig(n.cfg.Profile, n.ID(), n.cfg.ClusterName, n.cfg.Compress, w, d, n.log))
 	if err != nil {
 		return fmt.Errorf("cluster: gossip: %w", err)
 	}
@@ -277,8 +277,9 @@ func (n *Node) newMesh() (*link.Mesh, error) {
 			}
 			return n.wire.dial(ctx, addr, toLink)
 		},
-		Relay:   n.relay,
-		Keep:    n.ring.streams.Trusts,
+		Relay:    n.relay,
+		Keep:     n.ring.streams.Trusts,
+		Compress: n.cfg.Compress, Protocol: n.protocol,
 		OnFrame: n.frame,
 		OnUp: func(id string) {
 			n.meetings.up(id)

@@ -86,7 +86,7 @@ func TestNothingIsLostOrDoubledThroughManyReconnects(t *testing.T) {
 func runChaos(t *testing.T, w *wire, seed uint64, length time.Duration) {
 	w.wrap = chaos(seed, 200<<10)
 	got := newCounter()
-	cfg := link.Config{OnFrame: got.onFrame, Window: 256 << 10, Retain: 1 << 20}
+	cfg := link.Config{OnFrame: got.onFrame, Window: 256 << 10, Retain: 1 << 20, Compress: w.compress}
 	a, b := w.start("a", cfg), w.start("b", cfg)
 	a.Connect("b")
 	b.Connect("a")

@@ -68,6 +68,12 @@ type Config struct {
 	OnGivenUp func(id string) // this process has given that one up, see GiveUp
 	OnEvicted func(by string) // that process has given this one up
 
+	// Compress deflates what goes to peers that can inflate it. It takes time, and some 700 KiB for each peer.
+	Compress bool
+
+	// Protocol is the highest version that is spoken, from OldestProtocol to Protocol; 0 is Protocol. For tests of rolling upgrades.
+	Protocol uint16
+
 	Retain int // bytes of unacknowledged frames for each peer; default DefaultRetain
 	Window int // bytes for each peer and lane that wait for OnFrame; default DefaultWindow
 	Logger *slog.Logger
@@ -90,6 +96,9 @@ func (c *Config) validate() error {
 	}
 	if c.Retain < 0 || c.Window < 0 {
 		bad("Retain %d, Window %d: neither may be negative; 0 is the default", c.Retain, c.Window)
+	}
+	if c.Protocol != 0 && (c.Protocol < OldestProtocol || c.Protocol > Protocol) {
+		bad("Protocol %d: use %d to %d", c.Protocol, OldestProtocol, Protocol)
 	}
 	return errors.Join(errs...)
 }

@@ -1,8 +1,10 @@
 package link
 
 import (
+	"compress/flate"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -17,6 +19,8 @@ type conn struct {
 	via      string // who relays it; empty is nobody
 	features uint64 // of the peer
 	begun    time.Time
+	deflate  *flate.Writer // nil: what is written goes as it is
+	inflate  bool          // what comes is deflated
 	once     sync.Once
 	stop     chan struct{} // closed by close
 	done     chan struct{} // closed when reader, writer and pulse have ended
@@ -39,6 +43,16 @@ type conn struct {
 
 func newConn(p *peer, nc net.Conn, name connName) *conn {
 	return &conn{p: p, nc: nc, name: name, begun: time.Now(), stop: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1)}
+}
+
+// agree sets what the features of the two make of the connection.
+func (c *conn) agree(features uint64) {
+	c.features = features
+	mine := c.p.m.features()
+	if mine&FeatureDeflate != 0 && features&FeatureInflate != 0 {
+		c.deflate, _ = flate.NewWriter(c.nc, flate.BestSpeed) // never fails at that level
+	}
+	c.inflate = features&FeatureDeflate != 0 && mine&FeatureInflate != 0
 }
 
 // How a connection is watched.
@@ -165,6 +179,14 @@ func (c *conn) write() error {
 }
 
 func (c *conn) send(bufs [][]byte, joined []byte) error {
+	if c.deflate != nil {
+		for _, b := range bufs {
+			if _, err := c.deflate.Write(b); err != nil {
+				return err
+			}
+		}
+		return c.deflate.Flush()
+	}
 	if len(bufs) == 1 {
 		_, err := c.nc.Write(bufs[0])
 		return err
@@ -261,10 +283,14 @@ var (
 
 // read takes frames until the connection ends. Nothing here waits for a handler.
 func (c *conn) read() error {
+	var from io.Reader = c.nc
+	if c.inflate {
+		from = flate.NewReader(c.nc)
+	}
 	buf := make([]byte, readSize)
 	have := 0
 	for {
-		n, err := c.nc.Read(buf[have:])
+		n, err := from.Read(buf[have:])
 		if n > 0 {
 			c.reads.Add(1)
 			have += n

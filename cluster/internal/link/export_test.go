@@ -146,7 +146,7 @@ func Stranger(nc net.Conn, id, cluster string, number uint64) error {
 
 // StrangerAfter is Stranger that remembers a connection.
 func StrangerAfter(nc net.Conn, id, cluster string, number uint64, lastDialer string, last uint64) error {
-	h := hello{min: protoMin, max: protoMax, number: number, id: id, cluster: cluster, last: connName{lastDialer, last}}
+	h := hello{min: OldestProtocol, max: Protocol, number: number, id: id, cluster: cluster, last: connName{lastDialer, last}}
 	if _, err := nc.Write(h.append(nil)); err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func AcceptByHand(nc net.Conn, id, cluster string) (number uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	h := hello{min: protoMin, max: protoMax, id: id, cluster: cluster}
+	h := hello{min: OldestProtocol, max: Protocol, id: id, cluster: cluster}
 	if _, err := nc.Write(h.append(nil)); err != nil {
 		return 0, err
 	}

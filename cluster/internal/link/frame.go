@@ -19,10 +19,14 @@ const (
 	maxHello   = 4 << 10 // payload of a frame of the handshake
 )
 
-// The version of the protocol that is spoken, and the oldest that is understood.
+// Protocol is the version of the protocol that is spoken, and OldestProtocol the oldest that is understood too. Two processes speak the lower
+// of their versions.
+//
+//	1  what the frames of testdata are
+//	2  features in the HELLO
 const (
-	protoMax = 1
-	protoMin = 1
+	Protocol       = 2
+	OldestProtocol = 1
 )
 
 type frameType uint8
@@ -119,7 +123,7 @@ type connName struct {
 // hello begins a connection, in both directions.
 type hello struct {
 	min, max    uint16 // protocol range
-	features    uint64 // none yet
+	features    uint64 // since version 2
 	number      uint64 // of this dial; 0 in the answer
 	last        connName
 	id, cluster string

@@ -134,7 +134,8 @@ func (p *peer) dialWith(ctx context.Context, a *attempt) (_ *conn, err error) {
 		return nil, fmt.Errorf("its address belongs to the process %.80q", answer.id)
 	}
 	c := newConn(p, nc, connName{p.m.cfg.Self, a.number})
-	c.via, c.features = via, answer.features
+	c.via = via
+	c.agree(answer.features)
 	mine, err := p.settle(a)
 	if err != nil {
 		return nil, err
@@ -297,12 +298,13 @@ func (p *peer) acceptWith(nc net.Conn, via string, a *attempt, in hello) (*conn,
 		return nil, err
 	}
 	c := newConn(p, nc, connName{p.id, a.number})
-	c.via, c.features = via, in.features
+	c.via = via
+	c.agree(in.features)
 	return c, p.establish(a, c, mine, theirs)
 }
 
 func (p *peer) helloLocked() hello {
-	return hello{min: protoMin, max: protoMax, features: p.m.features(), last: p.last, id: p.m.cfg.Self, cluster: p.m.cfg.Cluster}
+	return hello{min: OldestProtocol, max: p.m.cfg.Protocol, features: p.m.features(), last: p.last, id: p.m.cfg.Self, cluster: p.m.cfg.Cluster}
 }
 
 // settle ends the previous connection, if any, and returns where this side stands from then on.
@@ -385,8 +387,11 @@ func (m *Mesh) readHello(nc net.Conn) (hello, error) {
 		return h, err
 	case h.cluster != m.cfg.Cluster:
 		return h, refusal{refuseOther, fmt.Sprintf("cluster %q is not %q", h.cluster, m.cfg.Cluster)}
-	case h.max < protoMin || h.min > protoMax:
-		return h, refusal{refuseOther, fmt.Sprintf("protocol %d to %d does not meet %d to %d", h.min, h.max, protoMin, protoMax)}
+	case h.max < OldestProtocol || h.min > m.cfg.Protocol:
+		return h, refusal{refuseOther, fmt.Sprintf("protocol %d to %d does not meet %d to %d", h.min, h.max, OldestProtocol, m.cfg.Protocol)}
+	}
+	if min(h.max, m.cfg.Protocol) < 2 {
+		h.features = 0
 	}
 	return h, nil
 }

@@ -19,12 +19,13 @@ import (
 
 // wire is a set of processes on loopback sockets.
 type wire struct {
-	t    *testing.T
-	wrap func(net.Conn) net.Conn // of dialled connections; nil is none
-	via  func(ctx context.Context, addr string) (net.Conn, error)
-	seal *seal.Streams // nil: bare streams
-	mu   sync.Mutex
-	addr map[string]string
+	t        *testing.T
+	wrap     func(net.Conn) net.Conn // of dialled connections; nil is none
+	via      func(ctx context.Context, addr string) (net.Conn, error)
+	seal     *seal.Streams // nil: bare streams
+	compress bool
+	mu       sync.Mutex
+	addr     map[string]string
 }
 
 func newWire(t *testing.T) *wire { return &wire{t: t, addr: make(map[string]string)} }

@@ -48,6 +48,9 @@ func New(cfg Config) (*Mesh, error) {
 	if cfg.Window == 0 {
 		cfg.Window = DefaultWindow
 	}
+	if cfg.Protocol == 0 {
+		cfg.Protocol = Protocol
+	}
 	cfg.Window = max(cfg.Window, 2*chunkSize) // or the largest frame would never go
 	log := cfg.Logger
 	if log == nil {

@@ -19,7 +19,7 @@ const (
 const Reserved = ".nines/"
 
 // CheckKey returns nil for a valid key, else an error that wraps ErrInvalidKey and says why. A key is segments joined by slashes: UTF-8 in
-// normal form C, no control characters, no empty, "." or ".." segment, at most MaxKey bytes, at most MaxSegment a segment, not below Reserved.
+// normal form C, no control characters, no empty, "." or ".." segment and none of white space alone, at most MaxKey bytes, at most MaxSegment a segment, not below Reserved.
 // The same keys are valid in every store.
 func CheckKey(key string) error {
 	if err := checkGrammar(key); err != nil {
@@ -51,6 +51,8 @@ func checkGrammar(key string) error {
 			return fault("a segment is empty (leading, trailing or double slash)")
 		case segment == "." || segment == "..":
 			return fault("a segment is . or ..")
+		case strings.TrimSpace(segment) == "":
+			return fault("a segment is white space alone")
 		case len(segment) > MaxSegment:
 			return fault(fmt.Sprintf("a segment has %d bytes, at most %d are allowed", len(segment), MaxSegment))
 		}

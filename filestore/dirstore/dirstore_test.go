@@ -1,17 +1,12 @@
 package dirstore_test
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,6 +14,7 @@ import (
 	"github.com/nines-go/nines/filestore"
 	"github.com/nines-go/nines/filestore/dirstore"
 	"github.com/nines-go/nines/filestore/filestoretest"
+	"github.com/nines-go/nines/filestore/internal/nastest"
 )
 
 func open(t *testing.T, dir string) *filestore.Store {
@@ -29,7 +25,7 @@ func open(t *testing.T, dir string) *filestore.Store {
 }
 
 func TestConformance(t *testing.T) {
-	filestoretest.Run(t, func(t *testing.T) *filestore.Store { return open(t, t.TempDir()) })
+	filestoretest.Run(t, func(t *testing.T) *filestore.Store { return open(t, nastest.Scratch(t)) })
 }
 
 func TestOpenNamesTheFault(t *testing.T) {
@@ -106,7 +102,7 @@ func TestOddFiles(t *testing.T) {
 
 // Writers and deleters of one folder never fail each other, though each deletion removes the folder when it is empty.
 func TestFolderThatComesAndGoes(t *testing.T) {
-	s := open(t, t.TempDir())
+	s := open(t, nastest.Scratch(t))
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
@@ -124,79 +120,4 @@ func TestFolderThatComesAndGoes(t *testing.T) {
 		})
 	}
 	wg.Wait()
-}
-
-const childDir = "NINES_DIRSTORE_CHILD"
-
-// TestMain lets the test binary be the process that is killed while it writes.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(childDir); dir != "" {
-		s, err := dirstore.Open(context.Background(), dirstore.Config{Dir: dir})
-		if err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		for i := 0; ; i++ {
-			if _, err := s.WriteFile(context.Background(), "k", content(i), nil); err != nil {
-				fmt.Println(err)
-				os.Exit(1)
-			}
-			fmt.Println(i)
-		}
-	}
-	os.Exit(m.Run())
-}
-
-func content(i int) []byte { return bytes.Repeat([]byte{byte(i)}, 200<<10+i%256) }
-
-// A process that is killed at any moment of a write leaves the old object or the new one, and nothing that blocks the next write.
-func TestKilledWriter(t *testing.T) {
-	dir := t.TempDir()
-	for round := range 10 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), childDir+"="+dir)
-		out, err := cmd.StdoutPipe()
-		require.NoError(t, err)
-		require.NoError(t, cmd.Start())
-		lines := bufio.NewScanner(out)
-		last := -1
-		for range 3 + round {
-			require.True(t, lines.Scan())
-			_, err := fmt.Sscan(lines.Text(), &last)
-			require.NoError(t, err, lines.Text())
-		}
-		require.NoError(t, cmd.Process.Kill())
-		for lines.Scan() {
-			if _, err := fmt.Sscan(lines.Text(), &last); err != nil {
-				break
-			}
-		}
-		_ = cmd.Wait()
-		s := open(t, dir)
-		b, err := s.ReadFile(t.Context(), "k")
-		require.NoError(t, err)
-		old, next := content(last), content(last+1)
-		require.True(t, bytes.Equal(b, old) || bytes.Equal(b, next), "round %d: %d bytes", round, len(b))
-		_, err = s.WriteFile(t.Context(), "k", []byte("after"), nil)
-		require.NoError(t, err)
-	}
-}
-
-// Several stores over one directory, as several nodes have, agree on who was first.
-func TestIfAbsentAcrossStores(t *testing.T) {
-	dir := t.TempDir()
-	stores := []*filestore.Store{open(t, dir), open(t, dir), open(t, dir), open(t, dir)}
-	for i := range 100 {
-		var winners atomic.Int32
-		var wg sync.WaitGroup
-		for _, s := range stores {
-			wg.Go(func() {
-				if _, err := s.Put(t.Context(), fmt.Sprint("k", i), strings.NewReader("x"), &filestore.PutOptions{IfAbsent: true}); err == nil {
-					winners.Add(1)
-				}
-			})
-		}
-		wg.Wait()
-		require.EqualValues(t, 1, winners.Load())
-	}
 }

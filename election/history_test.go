@@ -21,7 +21,7 @@ func TestHistories(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		t.Logf("seed %d", seed)
 		db := open()
-		for _, q := range []string{`CREATE TABLE counter (n bigint)`, `INSERT INTO counter VALUES (0)`, `CREATE TABLE effects (n bigint, term bigint)`} {
+		for _, q := range effects {
 			_, err := db.Exec(q)
 			require.NoError(t, err)
 		}
@@ -37,7 +37,7 @@ func TestHistories(t *testing.T) {
 			wg.Go(func() {
 				_ = n.LeadFenced(ctx, func(ctx context.Context, term uint64) error {
 					for ctx.Err() == nil {
-						_ = commitRow(ctx, n.Elector, n.db, term)
+						_ = commitRow(ctx, n.Elector, n.db, term, n.m.ID())
 						tick(ctx, 2*time.Millisecond)
 					}
 					return ctx.Err()

@@ -2,13 +2,14 @@ package election_test
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,105 +17,28 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
-	"github.com/nines-go/nines/election"
-	"github.com/nines-go/nines/election/electiontest"
 	"github.com/nines-go/nines/internal/lab"
 	"github.com/stretchr/testify/require"
 )
 
-// childSpec is what a child process does: it takes part, commits fenced rows while it holds a term, and notes each moment at which it
-// may act unfenced.
-type childSpec struct {
-	Driver, DSN, ID, Log string
-	Members              []string
-	TTL                  time.Duration
-}
-
-func child(text string) {
-	var spec childSpec
-	if err := json.Unmarshal([]byte(text), &spec); err != nil {
-		panic(err)
-	}
-	db, err := sqlx.Open(spec.Driver, spec.DSN)
-	if err != nil {
-		panic(err)
-	}
-	if spec.Driver == "sqlite" {
-		db.SetMaxOpenConns(1)
-	}
-	c := electiontest.New()
-	for _, id := range spec.Members {
-		if id != spec.ID {
-			c.Join(id)
-		}
-	}
-	e, err := election.New(election.Config{Members: c.Join(spec.ID), DB: db, TTL: spec.TTL, Logger: quiet()})
-	if err != nil {
-		panic(err)
-	}
-	log, err := os.OpenFile(spec.Log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		panic(err)
-	}
-	ctx := context.Background()
-	go func() { panic(e.Run(ctx)) }()
-	go func() {
-		for range time.Tick(2 * time.Millisecond) {
-			before := time.Now()
-			if !e.IsLeader() {
-				continue
-			}
-			after := time.Now()
-			if s := e.State(); s.Leading {
-				fmt.Fprintln(log, s.Term, before.UnixNano(), after.UnixNano())
-			}
-		}
-	}()
-	for {
-		_ = e.LeadFenced(ctx, func(ctx context.Context, term uint64) error {
-			for ctx.Err() == nil {
-				_ = commitRow(ctx, e, db, term)
-				select {
-				case <-ctx.Done():
-				case <-time.After(3 * time.Millisecond):
-				}
-			}
-			return nil
-		})
-	}
-}
-
-// commitRow writes one row with the place that it has in the order of commits. The fence comes first too, so that a transaction of a
-// process that is stopped in the middle of it does not keep the counter's row from the next leader for ever.
-func commitRow(ctx context.Context, e *election.Elector, db *sqlx.DB, term uint64) error {
-	tx, err := db.BeginTxx(context.WithoutCancel(ctx), nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	if err := e.Fence(ctx, tx, term); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(`UPDATE counter SET n=n+1`); err != nil {
-		return err
-	}
-	if _, err := tx.Exec(`INSERT INTO effects SELECT n, ` + fmt.Sprint(term) + ` FROM counter`); err != nil {
-		return err
-	}
-	return e.Commit(ctx, tx, term)
-}
-
-// herd is the parent's side.
+// herd is the parent's side: processes, each on a machine of its own where that can be had.
 type herd struct {
-	t     *testing.T
-	spec  childSpec
-	db    *sqlx.DB
-	dir   string
-	procs map[string]*exec.Cmd
+	t       *testing.T
+	spec    childSpec
+	db      *sqlx.DB
+	dir     string
+	lan     *lan
+	binds   map[string]string
+	proxies map[string]*proxy // without namespaces: the way of each process to the database
+	direct  string
+	procs   map[string]*exec.Cmd
 }
 
-func newHerd(t *testing.T, driver, dsn string, edit func(s *childSpec)) *herd {
-	h := &herd{t: t, dir: t.TempDir(), procs: map[string]*exec.Cmd{}}
+var address = regexp.MustCompile(`host=(\S+) port=(\d+)|tcp\(([^)]+)\)`)
+
+// newHerd prepares three processes on a database. alone: without a cluster that tells of deaths, and without a network to cut.
+func newHerd(t *testing.T, driver, dsn string, alone bool, edit func(s *childSpec)) *herd {
+	h := &herd{t: t, dir: t.TempDir(), procs: map[string]*exec.Cmd{}, binds: map[string]string{}, proxies: map[string]*proxy{}}
 	h.spec = childSpec{Driver: driver, DSN: dsn, Members: []string{"a", "b", "c"}, TTL: 1200 * time.Millisecond}
 	if edit != nil {
 		edit(&h.spec)
@@ -122,7 +46,7 @@ func newHerd(t *testing.T, driver, dsn string, edit func(s *childSpec)) *herd {
 	if h.db = openPostgres(t, driver, dsn); driver == "sqlite" {
 		h.db.SetMaxOpenConns(1)
 	}
-	for _, q := range []string{`CREATE TABLE counter (n bigint)`, `INSERT INTO counter VALUES (0)`, `CREATE TABLE effects (n bigint, term bigint)`} {
+	for _, q := range effects {
 		_, err := h.db.Exec(q)
 		require.NoError(t, err)
 	}
@@ -131,59 +55,156 @@ func newHerd(t *testing.T, driver, dsn string, edit func(s *childSpec)) *herd {
 			h.kill(id)
 		}
 	})
+	if alone {
+		return h
+	}
+	h.lan = newLAN(t, len(h.spec.Members))
+	for i, name := range h.spec.Members {
+		if h.lan != nil {
+			h.binds[name] = h.lan.addr(i) + ":8074"
+		} else {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			h.binds[name] = ln.Addr().String()
+			ln.Close()
+		}
+		h.spec.Seeds = append(h.spec.Seeds, h.binds[name])
+	}
+	if server := h.server(); server != "" {
+		for _, name := range h.spec.Members {
+			h.proxies[name] = proxyOn(t, h.lan.listen(t), server)
+		}
+	}
 	return h
 }
 
-func (h *herd) start(id string) {
+// server is the address in the data source, "" for a file.
+func (h *herd) server() string {
+	m := address.FindStringSubmatch(h.spec.DSN)
+	switch {
+	case m == nil:
+		return ""
+	case m[3] != "":
+		return m[3]
+	}
+	return net.JoinHostPort(m[1], m[2])
+}
+
+func (h *herd) index(name string) int { return slices.Index(h.spec.Members, name) }
+
+func (h *herd) start(name string) {
 	spec := h.spec
-	spec.ID, spec.Log = id, filepath.Join(h.dir, "log."+id)
+	spec.Name, spec.Log, spec.Bind = name, filepath.Join(h.dir, "log."+name), h.binds[name]
+	if p := h.proxies[name]; p != nil {
+		host, port, err := net.SplitHostPort(p.ln.Addr().String())
+		require.NoError(h.t, err)
+		to := fmt.Sprintf("host=%s port=%s", host, port)
+		if spec.Driver == "mysql" {
+			to = "tcp(" + net.JoinHostPort(host, port) + ")"
+		}
+		spec.DSN = address.ReplaceAllString(spec.DSN, to)
+	}
 	text, err := json.Marshal(spec)
 	require.NoError(h.t, err)
 	cmd := exec.Command(os.Args[0])
+	if h.lan != nil {
+		cmd = h.lan.command(h.index(name), os.Args[0])
+	}
 	cmd.Env = append(os.Environ(), "ELECTION_CHILD="+string(text))
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(h.t, cmd.Start())
-	h.procs[id] = cmd
+	h.procs[name] = cmd
 }
 
-func (h *herd) signal(id string, sig syscall.Signal) {
-	require.NoError(h.t, h.procs[id].Process.Signal(sig))
+func (h *herd) startAll() (leader string, term uint64) {
+	for _, name := range h.spec.Members {
+		h.start(name)
+	}
+	leader, term = h.leader(0)
+	h.led(term)
+	return leader, term
 }
 
-func (h *herd) kill(id string) {
-	if p := h.procs[id]; p != nil {
+func (h *herd) signal(name string, sig syscall.Signal) { _ = h.procs[name].Process.Signal(sig) }
+
+func (h *herd) kill(name string) {
+	if p := h.procs[name]; p != nil {
 		_ = p.Process.Kill()
 		_ = p.Wait()
-		delete(h.procs, id)
+		delete(h.procs, name)
 	}
 }
 
-// leader waits for a term above the one given whose holder has committed a row.
-func (h *herd) leader(above uint64) (id string, term uint64) {
+// cut separates a process from the database and, with namespaces, from the other processes.
+func (h *herd) cut(name string, cut bool) {
+	if h.lan != nil {
+		require.NoError(h.t, h.lan.cut(h.index(name), cut))
+		return
+	}
+	if p := h.proxies[name]; p != nil {
+		p.hold(cut)
+	}
+}
+
+// revive starts those again that have left by themselves.
+func (h *herd) revive() {
+	for name, p := range h.procs {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			h.kill(name)
+			h.start(name)
+		}
+	}
+}
+
+// leader waits for a row of a term above the one given.
+func (h *herd) leader(above uint64) (name string, term uint64) {
+	h.t.Helper()
 	eventually(h.t, "a leader", func() bool {
+		h.revive()
 		var row struct {
-			Holder string
-			Term   uint64
+			Name string
+			Term uint64
 		}
-		if err := h.db.Get(&row, `SELECT holder, term FROM nines_lease_beats WHERE term>`+fmt.Sprint(above)+` AND EXISTS (SELECT 1 FROM effects e WHERE e.term=nines_lease_beats.term)`); err != nil {
-			return false
-		}
-		var ok bool
-		id, _, ok = strings.Cut(row.Holder, "/")
-		term = row.Term
-		return ok
+		err := h.db.Get(&row, `SELECT name, term FROM effects WHERE term>`+fmt.Sprint(above)+` ORDER BY n DESC LIMIT 1`)
+		name, term = row.Name, row.Term
+		return err == nil
 	})
-	return id, term
+	return name, term
+}
+
+// first is when the first row of a term above the one given was written.
+func (h *herd) first(above uint64) (at time.Time) {
+	var ns int64
+	require.NoError(h.t, h.db.Get(&ns, `SELECT min(at) FROM effects WHERE term>`+fmt.Sprint(above)))
+	return time.Unix(0, ns)
 }
 
 // busy waits until a term has gone on for a while.
 func (h *herd) busy(term uint64) {
 	eventually(h.t, "rows of the term", func() bool {
+		h.revive()
 		var n int
 		err := h.db.Get(&n, `SELECT count(*) FROM effects WHERE term>=`+fmt.Sprint(term))
 		return err == nil && n >= 40
 	})
+}
+
+// led waits until somebody acts unfenced in that term or a later one, and returns when that began.
+func (h *herd) led(from uint64) (at time.Time) {
+	h.t.Helper()
+	eventually(h.t, "somebody leads unfenced", func() bool {
+		h.revive()
+		for _, m := range h.moments() {
+			if m.term >= from {
+				at = time.Unix(0, m.before)
+				return true
+			}
+		}
+		return false
+	})
+	return at
 }
 
 // disorder counts the rows whose term is below that of a row that was committed before.
@@ -202,10 +223,13 @@ func (h *herd) disorder() (rows, terms, bad int) {
 	return len(list), len(seen), bad
 }
 
-// overlap counts the moments at which a process could act unfenced although one with a later term could before.
-func (h *herd) overlap() (moments, bad int) {
-	type moment struct{ term, before, after uint64 }
-	var all []moment
+type moment struct {
+	term          uint64
+	before, after int64
+}
+
+// moments are those at which a process could act unfenced, in order.
+func (h *herd) moments() (all []moment) {
 	files, err := filepath.Glob(filepath.Join(h.dir, "log.*"))
 	require.NoError(h.t, err)
 	for _, f := range files {
@@ -213,14 +237,20 @@ func (h *herd) overlap() (moments, bad int) {
 		require.NoError(h.t, err)
 		for s := bufio.NewScanner(r); s.Scan(); {
 			var m moment
-			if n, _ := fmt.Sscan(s.Text(), &m.term, &m.before, &m.after); n == 3 && m.after-m.before < uint64(20*time.Millisecond) {
+			if n, _ := fmt.Sscan(s.Text(), &m.term, &m.before, &m.after); n == 3 && m.after-m.before < int64(20*time.Millisecond) {
 				all = append(all, m)
 			}
 		}
 		r.Close()
 	}
-	slices.SortFunc(all, func(x, y moment) int { return int(int64(x.after) - int64(y.after)) })
+	slices.SortFunc(all, func(x, y moment) int { return int(x.after - y.after) })
+	return all
+}
+
+// overlap counts the moments at which a process could act unfenced although one with a later term could before.
+func (h *herd) overlap() (moments, bad int) {
 	var highest uint64
+	all := h.moments()
 	for _, m := range all {
 		if m.term < highest {
 			bad++
@@ -230,58 +260,88 @@ func (h *herd) overlap() (moments, bad int) {
 	return len(all), bad
 }
 
-// Real processes are killed and stopped at random moments: terms rise, no fenced row of an earlier term is committed after one of a
-// later term, and no two can act unfenced at once.
-func TestProcesses(t *testing.T) {
+// herds runs fn with a herd on each kind of database.
+func herds(t *testing.T, edit func(s *childSpec), fn func(t *testing.T, h *herd)) {
 	t.Parallel()
-	for name, open := range map[string]func(testing.TB) (driver, dsn string){"sqlite": lab.SQLite, "postgres": lab.Database} {
+	for name, open := range map[string]func(testing.TB) (driver, dsn string){
+		"sqlite": lab.SQLite, "postgres": lab.Database, "mariadb": mariadbOf,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			driver, dsn := open(t)
-			if driver == "sqlite" {
+			switch driver {
+			case "sqlite":
 				dsn += noSync
+			case "mysql":
+				dsn += "?idle_transaction_timeout=3"
 			}
-			h := newHerd(t, driver, dsn, nil)
-			for _, id := range h.spec.Members {
-				h.start(id)
-			}
-			seed := uint64(time.Now().UnixNano())
-			rng := rand.New(rand.NewPCG(seed, 1))
-			t.Logf("seed %d", seed)
-			id, term := h.leader(0)
-			for round := range 5 {
-				h.busy(term)
-				began := time.Now()
-				if kill := round%2 == 0; kill {
-					h.kill(id)
-					was := term
-					var next string
-					next, term = h.leader(was)
-					t.Logf("killed %s: %s committed after %v", id, next, time.Since(began).Round(time.Millisecond))
-					h.start(id)
-					id = next
-					continue
-				}
-				h.signal(id, syscall.SIGSTOP)
-				pause := h.spec.TTL/2 + time.Duration(rng.Int64N(int64(h.spec.TTL*3/2)))
-				timer := time.NewTimer(pause)
-				<-timer.C
-				h.signal(id, syscall.SIGCONT)
-				// it may still lead, after a pause that was short enough
-				next, now := h.leader(term - 1)
-				t.Logf("stopped %s for %v: %s leads after %v", id, pause.Round(time.Millisecond), next, time.Since(began).Round(time.Millisecond))
-				id, term = next, now
-			}
-			for id := range h.procs {
-				h.kill(id)
-			}
-			rows, terms, bad := h.disorder()
-			moments, over := h.overlap()
-			t.Logf("%d rows in %d terms, %d out of order; %d moments of unfenced leadership, %d overlap", rows, terms, bad, moments, over)
-			require.Zero(t, bad)
-			require.Zero(t, over)
-			require.Greater(t, terms, 2)
-			require.Positive(t, moments)
+			fn(t, newHerd(t, driver, dsn, false, edit))
 		})
 	}
+}
+
+// rounds is how many rounds of faults there are.
+func rounds(few, all int) int {
+	if os.Getenv("NINES_CHAOS") != "" {
+		return all
+	}
+	return few
+}
+
+func wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
+}
+
+// Real processes with a real cluster are killed, stopped and cut off from the network at random moments: no fenced row of an earlier
+// term is committed after one of a later term, and no two can act unfenced at once. What counts is what is in the table.
+func TestProcesses(t *testing.T) {
+	herds(t, nil, func(t *testing.T, h *herd) {
+		seed := uint64(time.Now().UnixNano())
+		rng := rand.New(rand.NewPCG(seed, 1))
+		t.Logf("seed %d", seed)
+		name, term := h.startAll()
+		kinds := []string{"kill", "stop", "cut"}
+		begin := rng.IntN(3)
+		for round := range rounds(4, 200) {
+			h.busy(term)
+			began := time.Now()
+			kind := kinds[(begin+round)%3]
+			pause := h.spec.TTL/2 + time.Duration(rng.Int64N(int64(h.spec.TTL*3/2)))
+			above := term - 1 // it may still lead, after a fault that was short enough
+			switch kind {
+			case "kill":
+				h.kill(name)
+				above, pause = term, 0
+			case "stop":
+				h.signal(name, syscall.SIGSTOP)
+				wait(pause)
+				h.signal(name, syscall.SIGCONT)
+			case "cut":
+				h.cut(name, true)
+				wait(pause)
+				h.cut(name, false)
+			}
+			next, now := h.leader(above)
+			took := "-"
+			if now > term {
+				took = h.first(term).Sub(began).Round(time.Millisecond).String()
+			}
+			t.Logf("round %d: %s %s %v: %s committed, after %s", round, kind, name, pause.Round(time.Millisecond), next, took)
+			if h.procs[name] == nil {
+				h.start(name)
+			}
+			name, term = next, now
+		}
+		for name := range h.procs {
+			h.kill(name)
+		}
+		rows, terms, bad := h.disorder()
+		moments, over := h.overlap()
+		t.Logf("%d rows in %d terms, %d out of order; %d moments of unfenced leadership, %d overlap", rows, terms, bad, moments, over)
+		require.Zero(t, bad)
+		require.Zero(t, over)
+		require.Greater(t, terms, 2)
+		require.Positive(t, moments)
+	})
 }

@@ -2,7 +2,6 @@ package election_test
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -24,16 +23,18 @@ type proxy struct {
 	up      []net.Conn
 	down    []net.Conn
 	severed bool
+	held    chan struct{} // not nil: nothing comes through until it is closed
 	wg      sync.WaitGroup
 }
 
-func newProxy(t *testing.T, target string) *proxy {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+func newProxy(t *testing.T, target string) *proxy { return proxyOn(t, (*lan)(nil).listen(t), target) }
+
+func proxyOn(t *testing.T, ln net.Listener, target string) *proxy {
 	p := &proxy{ln: ln, target: target}
 	p.wg.Go(p.accept)
 	t.Cleanup(func() {
 		ln.Close()
+		p.hold(false)
 		p.mu.Lock()
 		for _, c := range append(p.up, p.down...) {
 			c.Close()
@@ -55,11 +56,48 @@ func (p *proxy) accept() {
 		if !p.severed {
 			if u, err := net.Dial("tcp", p.target); err == nil {
 				p.up = append(p.up, u)
-				p.wg.Go(func() { _, _ = io.Copy(u, c) })
-				p.wg.Go(func() { _, _ = io.Copy(c, u) })
+				p.wg.Go(func() { p.pass(u, c) })
+				p.wg.Go(func() { p.pass(c, u) })
 			}
 		}
 		p.mu.Unlock()
+	}
+}
+
+// pass copies what comes, and holds it up while it is told to. The end of one side is the end of both.
+func (p *proxy) pass(to, from net.Conn) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		p.mu.Lock()
+		held, severed := p.held, p.severed
+		p.mu.Unlock()
+		if held != nil {
+			<-held
+		}
+		if n > 0 {
+			if _, werr := to.Write(buf[:n]); werr != nil {
+				err = werr
+			}
+		}
+		if err != nil {
+			if !severed {
+				to.Close()
+			}
+			return
+		}
+	}
+}
+
+// hold keeps everything on its way, as a network does that is cut; what was sent comes through when it ends.
+func (p *proxy) hold(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if on && p.held == nil {
+		p.held = make(chan struct{})
+	} else if !on && p.held != nil {
+		close(p.held)
+		p.held = nil
 	}
 }
 

@@ -67,3 +67,10 @@ func (m *Lease) Before() string {
 	}
 	return m.before.id
 }
+
+// widen notes how many members there are while the holder is one of them.
+func (m *Lease) widen() {
+	if _, here := m.view.find(HolderID(m.row.Holder)); here {
+		m.width = len(m.view.Members)
+	}
+}

@@ -171,13 +171,6 @@ func (m *Lease) saw(now Now, v View) {
 	}
 }
 
-// widen notes how many members there are while the holder is one of them.
-func (m *Lease) widen() {
-	if _, here := m.view.find(HolderID(m.row.Holder)); here {
-		m.width = len(m.view.Members)
-	}
-}
-
 // lookedAt takes an observation and decides what may be done with it.
 func (m *Lease) lookedAt(now Now, ev Looked) []Action {
 	m.nextLook = now.Mono + m.cfg.Look

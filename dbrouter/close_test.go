@@ -18,7 +18,7 @@ import (
 func TestCloseAtAnyMoment(t *testing.T) {
 	databases(t, func(t *testing.T, cfg dbrouter.Config) {
 		if cfg.DriverName != "sqlite" {
-			cfg.DataSourceReplicas = []string{cfg.DataSource, cfg.DataSource}
+			cfg.DataSourceReplicas = others(t, 2)
 		}
 		cfg.Logger, cfg.MonitorInterval = quiet(), 5*time.Millisecond
 		for range 2 {

@@ -22,10 +22,20 @@ type connector struct {
 	left    atomic.Int64   // connections that were left behind in a call
 }
 
-// newConnector finds the connector of a registered driver.
+// newConnector finds the connector of a data source: that of the configuration, else that of the registered driver.
 // It refuses to dial while maxLeft connections are left behind in calls that a frozen server does not answer.
-func newConnector(driverName, dsn string, setup [][]string, maxLeft int) (*connector, error) {
-	db, err := sql.Open(driverName, dsn)
+func newConnector(cfg *Config, dsn string, setup [][]string, maxLeft int) (*connector, error) {
+	c := &connector{setup: setup, maxLeft: int64(maxLeft)}
+	var err error
+	if cfg.Connector != nil {
+		if c.base, err = cfg.Connector(dsn); err != nil {
+			return nil, err
+		}
+		// A driver that is wrapped cannot be told from others: who says postgres means lib/pq.
+		c.blocks = cfg.DriverName == "postgres" || blocks(c.base.Driver())
+		return c, nil
+	}
+	db, err := sql.Open(cfg.DriverName, dsn)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +43,7 @@ func newConnector(driverName, dsn string, setup [][]string, maxLeft int) (*conne
 	if err := db.Close(); err != nil {
 		return nil, err
 	}
-	c := &connector{base: plainConnector{d, dsn}, setup: setup, blocks: blocks(d), maxLeft: int64(maxLeft)}
+	c.base, c.blocks = plainConnector{d, dsn}, blocks(d)
 	if dc, ok := d.(driver.DriverContext); ok {
 		if c.base, err = dc.OpenConnector(dsn); err != nil {
 			return nil, err
@@ -62,7 +72,7 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	defer cancel()
 	conn, err := c.dial(ctx)
 	if err != nil {
-		return nil, err
+		return nil, &dialError{err}
 	}
 	for _, group := range c.setup {
 		for i, stmt := range group {
@@ -70,7 +80,8 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 				break
 			}
 			if lost(err) || ctx.Err() != nil || i == len(group)-1 {
-				return nil, errors.Join(err, conn.Close())
+				_ = conn.Close()
+				return nil, &dialError{err}
 			}
 		}
 	}

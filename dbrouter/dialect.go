@@ -1,11 +1,8 @@
 package dbrouter
 
 import (
-	"context"
-	"database/sql"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/nines-go/nines/internal/dialect"
 )
@@ -90,46 +87,4 @@ func sqliteSource(driverName, dsn string) string {
 // inMemory reports whether a second pool would see another database.
 func inMemory(dsn string) bool {
 	return strings.Contains(dsn, ":memory:") || strings.Contains(dsn, "mode=memory")
-}
-
-// observation is what one probe saw.
-type observation struct {
-	standby  bool  // the server follows another one, or is read only
-	position int64 // in the write-ahead log, replayed on a standby and written on a primary; -1 where unknown
-	received int64 // on a standby, what it has of the log; -1 where unknown
-	latency  time.Duration
-}
-
-const (
-	probePostgres = `SELECT r.standby,
-	(CASE WHEN r.standby THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END - '0/0'::pg_lsn)::bigint,
-	(CASE WHEN r.standby THEN pg_last_wal_receive_lsn() END - '0/0'::pg_lsn)::bigint
-	FROM (SELECT pg_is_in_recovery() AS standby) AS r`
-	probeMySQL = `SELECT @@global.read_only`
-	probePlain = `SELECT 1`
-)
-
-// observe asks a server where it stands. plain is set when it does not know the dialect's question: then it is only asked to answer.
-func observe(ctx context.Context, db *sql.DB, d dialect.Dialect, plain bool) (observation, error) {
-	o := observation{position: -1, received: -1}
-	began := time.Now()
-	var err error
-	switch {
-	case plain || d == dialect.SQLite:
-		var one int
-		err = db.QueryRowContext(ctx, probePlain).Scan(&one)
-	case d == dialect.Postgres:
-		var position, received sql.NullInt64
-		err = db.QueryRowContext(ctx, probePostgres).Scan(&o.standby, &position, &received)
-		if position.Valid {
-			o.position = position.Int64
-		}
-		if received.Valid {
-			o.received = received.Int64
-		}
-	case d == dialect.MySQL:
-		err = db.QueryRowContext(ctx, probeMySQL).Scan(&o.standby)
-	}
-	o.latency = time.Since(began)
-	return o, err
 }

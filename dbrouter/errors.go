@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"reflect"
 	"strings"
 	"syscall"
@@ -17,8 +19,16 @@ var (
 	// ErrClosed is returned by every call after Router.Close.
 	ErrClosed = errors.New("dbrouter: router closed")
 
-	// ErrUnknownOutcome is returned by RunTx when the connection was lost during COMMIT: the transaction may have happened.
-	ErrUnknownOutcome = errors.New("dbrouter: outcome of the transaction unknown")
+	// ErrUnknownOutcome is part of the error of RunTx when the connection was lost during COMMIT, and of Master's Exec, NamedExec, Get and
+	// Select when it was lost under the statement: what it should do may have happened. The driver's error is part of it, too.
+	ErrUnknownOutcome = errors.New("dbrouter: the connection was lost, the outcome is unknown")
+
+	// ErrTwoMasters is returned by calls of Master, and by Open and Reconfigure, with Config.FollowMaster while two data sources accept writes and
+	// nothing tells which of them is the master.
+	ErrTwoMasters = errors.New("dbrouter: two data sources accept writes")
+
+	// ErrLagging is returned by reads with LaggingError when every replica that answers trails by more than MaxLag.
+	ErrLagging = errors.New("dbrouter: all replicas trail the master by more than MaxLag")
 )
 
 // Fault is what an error of a driver means to the router. Config.Classify may tell it about errors that it does not know.
@@ -98,8 +108,34 @@ func (t *topology) classify(err error) Fault {
 	return FaultNone
 }
 
+// unknown is the error of a statement whose connection was lost under it.
+func unknown(err error) error { return fmt.Errorf("%w: %w", ErrUnknownOutcome, err) }
+
+// dialError is one of the making of a connection: no statement has been sent.
+type dialError struct{ error }
+
+func (e *dialError) Unwrap() error { return e.error }
+
+// unsent reports whether a call that failed with a fault has certainly done nothing.
+func unsent(f Fault, err error) bool {
+	var dial *dialError
+	if f == FaultReadOnly || errors.As(err, &dial) || errors.Is(err, errHung) || errors.Is(err, driver.ErrBadConn) {
+		return true
+	}
+	var state interface{ SQLState() string }
+	if errors.As(err, &state) && state.SQLState() == "57P03" {
+		return true
+	}
+	var safe interface{ SafeToRetry() bool } // pgx
+	return errors.As(err, &safe) && safe.SafeToRetry()
+}
+
 // lost reports whether err is that of a connection.
 func lost(err error) bool {
+	var u *url.Error // of parsing a data source; it poses as one of the network
+	if errors.As(err, &u) {
+		return false
+	}
 	for _, e := range []error{errHung, driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed,
 		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ETIMEDOUT, syscall.EHOSTUNREACH, syscall.ENETUNREACH} {
 		if errors.Is(err, e) {

@@ -7,7 +7,7 @@ import (
 )
 
 // Choose is the hot path alone.
-func (rd *Reader) Choose(ctx context.Context) { rd.choose(ctx) }
+func (rd *Reader) Choose(ctx context.Context, query string) { _ = rd.begin(ctx, query) }
 
 // Redact is what the log shows of a data source.
 var Redact = redact

@@ -73,3 +73,12 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	require.Eventually(t, cond, patience, 5*time.Millisecond, what)
 }
+
+// others are n more databases on the server of lab.Database, which stand for replicas where nothing is replicated.
+func others(t testing.TB, n int) (dsns []string) {
+	for range n {
+		_, dsn := lab.Database(t)
+		dsns = append(dsns, dsn)
+	}
+	return dsns
+}

@@ -104,7 +104,7 @@ func TestCancelledStatementEndsOnTheServer(t *testing.T) {
 func TestQueryTimeout(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		_, dsn := lab.Database(t)
-		r := open(t, dbrouter.Config{DriverName: driver, DataSource: dsn, DataSourceReplicas: []string{dsn}, QueryTimeout: 100 * time.Millisecond})
+		r := open(t, dbrouter.Config{DriverName: driver, DataSource: dsn, DataSourceReplicas: others(t, 1), QueryTimeout: 100 * time.Millisecond})
 		_, err := r.Master().ExecContext(t.Context(), "SELECT pg_sleep(600)")
 		require.Error(t, err)
 		require.Error(t, r.Replica().GetContext(t.Context(), new(string), "SELECT pg_sleep(600)::text"))

@@ -5,25 +5,22 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
-
-	"github.com/nines-go/nines/internal/dialect"
 )
 
 const (
 	probeTimeout = 500 * time.Millisecond
-	goodProbes   = 2 // that a source needs to come back
-	maxLeft      = 8 // connections of probes that a frozen server still holds
+	probeAgain   = 250 * time.Millisecond // after one that got no answer in time
+	probeGap     = 10 * time.Millisecond  // between two that somebody asked for
+	goodProbes   = 2                      // that a source needs to come back
+	fullWeight   = 8                      // good probes after which it has all of its share
+	maxLeft      = 8                      // connections of probes that a frozen server still holds
 )
 
-var (
-	errLags     = errors.New("it trails the master by more than MaxLag")
-	errPromoted = errors.New("it was a replica and now accepts writes: its data may have parted from the master's; Reconfigure when that is meant")
-	errWritable = errors.New("it accepts writes, and behind a pooler reads there cannot be made read only: give the data source of a real replica, or a user who may only read")
-)
+var errNoMaster = errors.New("it is a replica, or read only: it accepts no writes; Reconfigure with the data source of the master")
 
 // watch probes one source until ctx ends.
-func (r *Router) watch(ctx context.Context, t *topology, s *source) {
-	timer := time.NewTimer(rand.N(t.cfg.MonitorInterval/4 + 1)) // not all at once
+func (r *Router) watch(ctx context.Context, s *source) {
+	timer := time.NewTimer(rand.N(r.top.Load().cfg.MonitorInterval/4 + 1)) // not all at once
 	defer timer.Stop()
 	for {
 		select {
@@ -32,7 +29,16 @@ func (r *Router) watch(ctx context.Context, t *topology, s *source) {
 		case <-timer.C:
 		case <-s.kick:
 		}
-		again := r.examine(ctx, t, s)
+		began := time.Now()
+		again := r.examine(ctx, s)
+		if gap := probeGap - time.Since(began); gap > 0 && again > 0 {
+			// Those who ask for probes may be many.
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(gap):
+			}
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -41,90 +47,57 @@ func (r *Router) watch(ctx context.Context, t *topology, s *source) {
 }
 
 // examine probes a source once, acts on what it saw, and returns the time until the next probe.
-func (r *Router) examine(ctx context.Context, t *topology, s *source) time.Duration {
+func (r *Router) examine(ctx context.Context, s *source) time.Duration {
+	t := r.top.Load()
 	interval := t.cfg.MonitorInterval
 	pause := interval - interval/8 + rand.N(interval/4+1)
-	s.mu.Lock()
-	plain := s.plain
-	s.mu.Unlock()
-	pctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	o, err := observe(pctx, s.probe, t.dialect, plain)
+	timeout := probeTimeout
+	if s.missed() > 0 {
+		timeout = probeAgain
+	}
+	pctx, cancel := context.WithTimeout(ctx, timeout)
+	o, err := s.observe(pctx)
 	cancel()
 	if ctx.Err() != nil {
 		return pause
 	}
+	late := errors.Is(err, context.DeadlineExceeded) || errors.Is(pctx.Err(), context.DeadlineExceeded)
 	switch {
 	case err == nil:
-	case errors.Is(err, context.DeadlineExceeded) && s.miss() < s.patience():
+	case late && s.miss() < s.patience():
 		return 0 // our own process may have been starved
-	case errors.Is(err, context.DeadlineExceeded) || t.classify(err) == FaultConnection:
+	case late || t.classify(err) == FaultConnection:
 		r.down(t, s, err, true)
 		return pause
 	case t.classify(err) == FaultBusy:
 		s.note(err) // it lives
 		return pause
-	default:
-		s.mu.Lock()
-		s.plain = true
-		s.mu.Unlock()
-		if plain {
-			r.down(t, s, err, true)
-		} else {
-			r.log(t).Warn("data source does not tell its position: its lag is unknown", "source", s.name, "error", redactIn(err.Error(), s.dsn))
-			s.suspect()
+	case s.simpler():
+		if s.mute.Swap(true) || s.role == roleMaster || !t.ismysql() {
+			r.log(t).Warn("data source is asked in simpler words", "source", s.name, "error", redactIn(err.Error(), s.dsn))
 		}
+		return 0
+	default:
+		r.down(t, s, err, true)
 		return pause
 	}
 	if why := r.assess(t, s, o); why != nil {
 		r.down(t, s, why, false)
+		if errors.Is(why, errPromoted) && t.cfg.FollowMaster {
+			r.hunt()
+		}
 		return pause
+	}
+	if s.role == roleMaster && o.standby {
+		r.hunt()
 	}
 	if !r.up(t, s) {
 		return interval / 4 // more good probes are wanted
 	}
+	if r.top.Load().lagging {
+		r.choose(s) // who trails least may have changed
+	}
 	return pause
-}
-
-// assess records what a probe saw and returns why the source should serve no reads.
-func (r *Router) assess(t *topology, s *source, o observation) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state.last, s.state.lag = o, -1
-	s.misses = 0
-	if s.role == roleMaster {
-		if o.position >= 0 && !o.standby {
-			r.written.Store(o.position)
-		}
-		if o.standby {
-			s.state.err, s.state.errAt = errors.New("it is a replica, or read only: it accepts no writes; Reconfigure with the data source of the master"), time.Now()
-		} else {
-			s.state.err = nil
-			r.renewals.Store(0)
-		}
-		if o.standby {
-			r.renew()
-		}
-		return nil
-	}
-	if s.standby && !o.standby && t.dialect == dialect.Postgres {
-		return errPromoted
-	}
-	s.standby = s.standby || o.standby
-	if !o.standby && t.cfg.Pooler {
-		return errWritable
-	}
-	if o.position >= 0 && o.standby {
-		end := max(r.written.Load(), o.received)
-		s.state.lag = max(end-o.position, 0)
-		bound := t.cfg.MaxLag.Bytes
-		if !s.healthy && errors.Is(s.state.err, errLags) {
-			bound /= 2
-		}
-		if t.cfg.MaxLag.Bytes > 0 && s.state.lag > bound {
-			return errLags
-		}
-	}
-	return nil
 }
 
 // miss counts the probes in a row that got no answer in time.
@@ -132,6 +105,12 @@ func (s *source) miss() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.misses++
+	return s.misses
+}
+
+func (s *source) missed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.misses
 }
 
@@ -149,13 +128,18 @@ func (s *source) note(err error) {
 	s.state.err, s.state.errAt = err, time.Now()
 }
 
-// condemn is the answer to a failed call: a replica is out of use until probes say otherwise; the master is only looked at.
+// condemn is the answer to a failed call: a replica is out of use until probes say otherwise; the master is looked at, and looked for.
 func (r *Router) condemn(s *source, err error) {
-	t := r.top.Load()
+	if s.retired.Load() {
+		return
+	}
 	if s.role == roleMaster || s.role == roleRead {
 		s.note(err)
+		if s.role == roleMaster {
+			r.hunt()
+		}
 	} else {
-		r.down(t, s, err, false)
+		r.down(r.top.Load(), s, err, false)
 	}
 	s.suspect()
 }
@@ -163,26 +147,28 @@ func (r *Router) condemn(s *source, err error) {
 // down takes a source out of use. hung says that it does not answer: reads in flight are moved, and idle connections dropped.
 func (r *Router) down(t *topology, s *source, err error, hung bool) {
 	s.mu.Lock()
-	was := s.healthy
-	s.healthy, s.good = false, 0
+	was, lags := s.healthy, errors.Is(err, errLags)
+	changed := was || lags != s.lags
+	s.healthy, s.lags, s.good, s.weight = false, lags, 0, 1
 	s.state.err, s.state.errAt = err, time.Now()
 	if was {
 		s.state.downSince = time.Now()
 	}
-	end := s.endLife
-	if hung {
-		s.life, s.endLife = context.WithCancelCause(context.Background())
-	}
 	s.mu.Unlock()
-	if hung {
-		end(errHung)
+	if hung && s.role != roleMaster {
+		s.flights.abort(errHung)
+	}
+	if changed || lags {
+		r.choose(s)
 	}
 	if was {
-		r.choose(s)
 		r.log(t).Warn("data source out of use", "role", string(s.role), "source", s.name, "error", redactIn(err.Error(), s.dsn))
-		if !errors.Is(err, errLags) && !errors.Is(err, errPromoted) {
+		if !lags && !errors.Is(err, errPromoted) {
 			s.dropIdle(t.cfg)
 		}
+	}
+	if s.role == roleMaster {
+		r.hunt()
 	}
 }
 
@@ -190,7 +176,14 @@ func (r *Router) down(t *topology, s *source, err error, hung bool) {
 func (r *Router) up(t *topology, s *source) bool {
 	s.mu.Lock()
 	if s.healthy {
+		ramp := s.weight < fullWeight
+		if ramp {
+			s.weight++
+		}
 		s.mu.Unlock()
+		if ramp {
+			r.choose(s)
+		}
 		return true
 	}
 	s.good++
@@ -198,10 +191,13 @@ func (r *Router) up(t *topology, s *source) bool {
 		s.mu.Unlock()
 		return false
 	}
+	lagged := s.lags
 	s.mu.Unlock()
-	s.dropIdle(t.cfg) // opened while it was failing
+	if !lagged {
+		s.dropIdle(t.cfg) // opened while it was failing
+	}
 	s.mu.Lock()
-	s.healthy = true
+	s.healthy, s.lags, s.weight = true, false, 1
 	out := time.Since(s.state.downSince)
 	if s.role != roleMaster {
 		s.state.err = nil

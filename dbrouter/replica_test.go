@@ -130,7 +130,7 @@ func TestDeadlineCondemnsNobody(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		_, dsn := lab.Database(t)
 		// Only what is suspected is probed: who is condemned stays so.
-		r := open(t, dbrouter.Config{DriverName: driver, DataSource: dsn, DataSourceReplicas: []string{dsn}, MonitorInterval: 100 * time.Hour})
+		r := open(t, dbrouter.Config{DriverName: driver, DataSource: dsn, DataSourceReplicas: others(t, 1), MonitorInterval: 100 * time.Hour})
 		require.NoError(t, r.Replica().GetContext(t.Context(), new(int), "SELECT 1"))
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()

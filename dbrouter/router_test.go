@@ -184,12 +184,12 @@ func (conflict) SQLState() string { return "40001" }
 func TestConfigFaults(t *testing.T) {
 	_, err := dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "pqx", DataSourceReplicas: []string{""}, MaxOpenConns: -1})
 	require.ErrorContains(t, err, `DriverName: driver name "pqx" is not known`)
-	require.ErrorContains(t, err, "registered here: pgx, pgx/v5, postgres, sqlite")
+	require.ErrorContains(t, err, "registered here: mysql, pgx, pgx/v5, postgres, sqlite")
 	require.ErrorContains(t, err, "DataSource is empty: set it")
 	require.ErrorContains(t, err, "DataSourceReplicas[0] is empty")
 	require.ErrorContains(t, err, "MaxOpenConns is -1")
-	_, err = dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "mysql", DataSource: "x"})
-	require.ErrorContains(t, err, `"mysql" is not registered: import its driver`)
+	_, err = dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "sqlite3", DataSource: "x"})
+	require.ErrorContains(t, err, `"sqlite3" is not registered: import its driver, _ "github.com/mattn/go-sqlite3"`)
 	_, err = dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "sqlite", DataSource: "x", DataSourceReplicas: []string{"y"}})
 	require.ErrorContains(t, err, "SQLite has no replicas")
 }

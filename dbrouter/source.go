@@ -29,44 +29,62 @@ var errHung = errors.New("dbrouter: the data source does not answer")
 // source is one generation of one data source: its pool, and what the probes know of it.
 type source struct {
 	role    role
-	dsn     string
-	name    string // dsn without password
+	dsn     string // as the driver gets it
+	name    string // as it was configured, without password
 	dialect dialect.Dialect
 	db      *sqlx.DB
 	conns   *connector
-	probe   *sql.DB // a connection of its own, so that a full pool cannot look like a dead server
+	probe   *sql.DB // connections of its own, so that a full pool cannot look like a dead server
 	kick    chan struct{}
 	stop    context.CancelFunc // ends its prober
 	retired atomic.Bool        // another generation has taken over; a closed pool then means: call again
 
+	asker   asker
+	applied atomic.Pointer[position] // how far it was when last asked; nil: not known
+	mute    atomic.Bool              // it does not tell
+	stuck   atomic.Pointer[position] // what it did not reach while a session waited
+	words   atomic.Int32             // question.Words that it understands
+
+	flights flights
+	counts  counts
+
 	mu      sync.Mutex
 	state   state
-	life    context.Context // ends when the source is found hung: reads in flight are moved
-	endLife context.CancelCauseFunc
 	healthy bool
+	lags    bool // it is out of use for nothing else
 	good    int  // good probes since it was taken out of use
+	weight  int  // its share of the reads, of fullWeight
 	misses  int  // probes in a row without an answer in time
-	standby bool // it was a standby when last seen so
-	plain   bool // it does not know the dialect's probe
+	standby bool // it was a standby when last seen so, or must be one
+}
+
+// counts are what happened at a source.
+type counts struct {
+	failed atomic.Uint64 // calls that met it away, and were made elsewhere or failed
+	moved  atomic.Uint64 // reads that came from another source that was away
+	slow   atomic.Uint64 // statements slower than SlowQuery
 }
 
 // state is what Stats tells of a source.
 type state struct {
 	last      observation
-	lag       int64 // bytes; -1 where unknown
-	err       error // why it is out of use, or the last failure
+	lag       int64         // bytes; -1 where unknown
+	age       time.Duration // -1 where unknown
+	err       error         // why it is out of use, or the last failure
 	errAt     time.Time
 	downSince time.Time
 }
 
-func newSource(cfg *Config, d dialect.Dialect, r role, dsn string) (*source, error) {
-	s := &source{role: r, dsn: dsn, name: redact(dsn), dialect: d, kick: make(chan struct{}, 1), healthy: true}
-	s.state.lag = -1
-	s.life, s.endLife = context.WithCancelCause(context.Background())
-	readOnly := r != roleMaster
-	c, err := newConnector(cfg.DriverName, dsn, cfg.session(d, readOnly), cfg.MaxOpenConns)
+func newSource(cfg *Config, d dialect.Dialect, r role, field, dsn string) (*source, error) {
+	s := &source{role: r, dsn: dsn, name: redact(dsn), dialect: d, kick: make(chan struct{}, 1), healthy: true, weight: fullWeight}
+	if d == dialect.SQLite {
+		s.dsn = sqliteSource(cfg.DriverName, dsn)
+	}
+	s.state.lag, s.state.age = -1, -1
+	s.standby = cfg.FollowMaster && (r == roleReplica || r == roleSearch)
+	c, err := newConnector(cfg, s.dsn, cfg.session(d, r != roleMaster), cfg.MaxOpenConns)
 	if err != nil {
-		return nil, s.wrap(err)
+		return nil, s.wrap(field, err)
 	}
 	s.conns = c
 	s.db = sqlx.NewDb(sql.OpenDB(c), cfg.DriverName)
@@ -78,12 +96,12 @@ func newSource(cfg *Config, d dialect.Dialect, r role, dsn string) (*source, err
 	s.setIdle(cfg)
 	s.db.SetConnMaxLifetime(max(cfg.ConnMaxLifetime, 0))
 	s.db.SetConnMaxIdleTime(max(cfg.ConnMaxIdleTime, 0))
-	p, err := newConnector(cfg.DriverName, dsn, nil, maxLeft)
+	p, err := newConnector(cfg, s.dsn, nil, maxLeft)
 	if err != nil {
-		return nil, errors.Join(s.wrap(err), s.db.Close())
+		return nil, errors.Join(s.wrap(field, err), s.db.Close())
 	}
 	s.probe = sql.OpenDB(p)
-	s.probe.SetMaxOpenConns(1)
+	s.probe.SetMaxOpenConns(2) // one for the prober, one for sessions that ask
 	return s, nil
 }
 
@@ -108,8 +126,8 @@ func (s *source) dropIdle(cfg *Config) {
 }
 
 // wrap gives an error the name of the source and takes the password out.
-func (s *source) wrap(err error) error {
-	return &sourceError{text: fmt.Sprintf("%s %q: %s", s.role, s.name, redactIn(err.Error(), s.dsn)), err: err}
+func (s *source) wrap(field string, err error) error {
+	return &sourceError{text: fmt.Sprintf("%s %q: %s", field, s.name, redactIn(err.Error(), s.dsn)), err: err}
 }
 
 // suspect asks for a probe now.
@@ -118,6 +136,20 @@ func (s *source) suspect() {
 	case s.kick <- struct{}{}:
 	default:
 	}
+}
+
+// inUse reports whether the source serves reads.
+func (s *source) inUse() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.healthy && !s.retired.Load()
+}
+
+// exclude takes a source out of use before anybody uses it.
+func (s *source) exclude(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.healthy, s.weight, s.state.err, s.state.errAt, s.state.downSince = false, 1, err, time.Now(), time.Now()
 }
 
 // warm opens n connections and puts them into the pool.

@@ -14,21 +14,32 @@ import (
 type Stats struct {
 	Generation    uint64        // counts the replacements of the pools
 	Sources       []SourceStats // the master first
+	Master        string        // the data source that is the master now, without its password; it changes with FollowMaster
 	ReadsMoved    uint64        // attempts of reads that were made again on another source
-	ReadsToMaster uint64        // statements of Readers that a replica refused as writes
+	ReadsToMaster uint64        // statements of Readers that write or lock, and ran on the master
+	ReadsExtra    int           // reads under way on the master because all replicas trail too far
+	OwnWaited     uint64        // reads of sessions for which a replica had to be waited for, or asked
+	OwnOnMaster   uint64        // reads of sessions that the master served because no replica had come so far
+	MasterSought  time.Time     // since when a master that accepts writes is being looked for; zero: it is there
 	DrainingPools int           // replaced, and not closed or still holding connections
 	DrainingConns int           // connections in use there
 }
 
 // SourceStats is the state of one data source.
 type SourceStats struct {
-	Role      string // master, replica, search replica; for SQLite also "reads of the master"
-	Address   string // the data source without its password
-	Healthy   bool   // in use; for the master: it answered the last probe
-	Standby   bool   // when last seen it followed another server, or was read only
-	Lag       int64  // bytes of log that it trails the master by; -1: unknown
-	Latency   time.Duration
-	Frozen    int // connections left behind in calls that the server does not answer
+	Role      string        // master, replica, search replica; for SQLite also "reads of the master"
+	Address   string        // the data source without its password
+	Healthy   bool          // in use; for the master: it answered the last probe
+	Standby   bool          // when last seen it followed another server, or was read only
+	Lagging   bool          // out of use for its lag alone
+	Share     int           // of its reads after coming back, in eighths
+	Lag       int64         // bytes of log that it trails the master by; -1: unknown
+	LagTime   time.Duration // since when the master has what it has not; -1 ns: unknown
+	Latency   time.Duration // of the last probe
+	Failed    uint64        // calls that met it away
+	MovedHere uint64        // reads that it took over from others that were away
+	Slow      uint64        // statements that took longer than SlowQuery
+	Frozen    int           // connections left behind in calls that the server does not answer
 	LastError string
 	ErrorAt   time.Time
 	Pool      sql.DBStats
@@ -37,7 +48,13 @@ type SourceStats struct {
 // Stats returns the state now. It asks no server: probes keep it fresh within MonitorInterval.
 func (r *Router) Stats() Stats {
 	t := r.top.Load()
-	st := Stats{Generation: t.generation, ReadsMoved: r.moved.Load(), ReadsToMaster: r.toMaster.Load()}
+	st := Stats{Generation: t.generation, Master: t.master.name, ReadsMoved: r.moved.Load(), ReadsToMaster: r.toMaster.Load(),
+		ReadsExtra: int(r.extra.Load()), OwnWaited: r.own.waited.Load(), OwnOnMaster: r.own.master.Load()}
+	r.mu.Lock()
+	if r.chase != nil {
+		st.MasterSought = r.chase.since
+	}
+	r.mu.Unlock()
 	for _, s := range t.sources() {
 		st.Sources = append(st.Sources, s.stats())
 	}
@@ -53,8 +70,9 @@ func (r *Router) Stats() Stats {
 func (s *source) stats() SourceStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := SourceStats{Role: string(s.role), Address: s.name, Healthy: s.healthy, Standby: s.state.last.standby, Lag: s.state.lag,
-		Latency: s.state.last.latency, Frozen: int(s.conns.left.Load()), ErrorAt: s.state.errAt, Pool: s.db.Stats()}
+	st := SourceStats{Role: string(s.role), Address: s.name, Healthy: s.healthy, Standby: s.state.last.standby,
+		Lagging: s.lags, Share: s.weight, Lag: s.state.lag, LagTime: s.state.age, Latency: s.state.last.latency,
+		Failed: s.counts.failed.Load(), MovedHere: s.counts.moved.Load(), Slow: s.counts.slow.Load(), Frozen: int(s.conns.left.Load()), ErrorAt: s.state.errAt, Pool: s.db.Stats()}
 	if s.state.err != nil {
 		st.LastError = redactIn(s.state.err.Error(), s.dsn)
 	}
@@ -81,9 +99,12 @@ func (r *Router) Check(ctx context.Context) error {
 	}
 	if t.dialect == dialect.SQLite {
 		if err := r.Replica().GetContext(ctx, new(int), "SELECT 1"); err != nil {
-			return &checkError{err: fmt.Errorf("dbrouter: check: %w", t.read.wrap(err)), remedy: "check that the file can be read and its disk is not full"}
+			return &checkError{err: fmt.Errorf("dbrouter: check: %w", t.read.wrap("DataSource", err)), remedy: "check that the file can be read and its disk is not full"}
 		}
 		return nil
+	}
+	if t.refuse != nil {
+		return &checkError{err: fmt.Errorf("dbrouter: check: %w", t.refuse), remedy: "make all data sources but the master read only, or take the others out of the configuration and reload"}
 	}
 	m := t.master.stats()
 	if !m.Healthy || m.Standby {

@@ -12,44 +12,74 @@ import (
 	"github.com/nines-go/nines/internal/backoff"
 )
 
-// txTries bounds the repetitions of RunTx.
+// txTries bounds the repetitions of RunTx after conflicts.
 const txTries = 10
 
 // RunTx runs fn in a transaction on the master and commits it when fn returns nil. When the server gives up a serialization conflict or
-// a deadlock (40001, 40P01, 1213, 1205, SQLITE_BUSY), or the connection is lost before COMMIT, or the master has become read only, all
-// of it is done again, up to ten times: fn must not have effects outside tx. A connection lost during COMMIT returns ErrUnknownOutcome.
+// a deadlock (40001, 40P01, 1213, 1205, SQLITE_BUSY), all of it is done again, up to ten times; and when the connection is lost before
+// COMMIT, or the master has become read only, as soon as there is a master again, for Config.MasterWait. fn must not have effects outside tx. A
+// connection lost during COMMIT returns ErrUnknownOutcome.
 func (r *Router) RunTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sqlx.Tx) error) error {
-	for n := 0; ; n++ {
-		again, err := r.runTx(ctx, opts, fn)
-		if err == nil || !again || n == txTries-1 {
-			return err
+	tr := r.trackOf(ctx)
+	var lost time.Time // since when the master is away
+	for n := 0; ; {
+		fault, err := r.runTx(ctx, opts, fn)
+		if tr != nil {
+			tr.did()
 		}
-		select {
-		case <-time.After(backoff.Delay(n, 2*time.Millisecond, 200*time.Millisecond)):
-		case <-ctx.Done():
+		switch {
+		case err == nil || fault == FaultNone || ctx.Err() != nil:
 			return err
+		case fault == FaultRetry:
+			if n++; n == txTries {
+				return err
+			}
+			select {
+			case <-time.After(backoff.Delay(n-1, 2*time.Millisecond, 200*time.Millisecond)):
+			case <-ctx.Done():
+				return err
+			}
+		default:
+			t := r.top.Load()
+			if lost.IsZero() {
+				lost = time.Now()
+			}
+			left := t.cfg.MasterWait - time.Since(lost)
+			if left <= 0 || t.closed {
+				return err
+			}
+			_, found := r.hunted()
+			timer := time.NewTimer(left)
+			select {
+			case <-found:
+			case <-t.gone:
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
 		}
 	}
 }
 
-func (r *Router) runTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sqlx.Tx) error) (again bool, err error) {
+// runTx makes one attempt; the fault says why it may be made again.
+func (r *Router) runTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sqlx.Tx) error) (Fault, error) {
 	t := r.top.Load()
-	repeatable := func(err error) bool {
-		if ctx.Err() != nil {
-			return false
-		}
-		switch t.classify(err) {
-		case FaultRetry, FaultConnection:
-			return true
-		case FaultReadOnly:
-			if opts == nil || !opts.ReadOnly {
-				r.renew()
-				return true
+	repeatable := func(err error) Fault {
+		f := t.classify(err)
+		switch {
+		case ctx.Err() != nil:
+			return FaultNone
+		case f == FaultRetry:
+		case f == FaultConnection, f == FaultReadOnly && (opts == nil || !opts.ReadOnly):
+			if now := r.top.Load(); now.generation == t.generation {
+				r.condemn(t.master, err)
 			}
+		default:
+			return FaultNone
 		}
-		return false
+		return f
 	}
-	tx, err := r.master.BeginTxx(ctx, opts)
+	tx, err := r.master.beginTxx(ctx, opts, false)
 	if err != nil {
 		return repeatable(err), fmt.Errorf("dbrouter: run tx: begin: %w", err)
 	}
@@ -66,9 +96,10 @@ func (r *Router) runTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sql
 	err = tx.Commit()
 	switch {
 	case err == nil:
-		return false, nil
+		return FaultNone, nil
 	case t.classify(err) == FaultConnection || ctx.Err() != nil && !errors.Is(err, sql.ErrTxDone):
-		return false, fmt.Errorf("dbrouter: run tx: commit: %w: %w", ErrUnknownOutcome, err)
+		r.condemn(t.master, err)
+		return FaultNone, fmt.Errorf("dbrouter: run tx: commit: %w: %w", ErrUnknownOutcome, err)
 	}
 	return repeatable(err), fmt.Errorf("dbrouter: run tx: commit: %w", err)
 }

@@ -1,0 +1,103 @@
+package dbrouter
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"github.com/nines-go/nines/dbrouter/internal/question"
+	"github.com/nines-go/nines/internal/dialect"
+)
+
+// observation is what one probe saw.
+type observation struct {
+	standby  bool          // the server follows another one, or is read only
+	at       position      // replayed on a standby and written on a primary; nil where unknown
+	received int64         // on a PostgreSQL standby, what it has of the log; -1 where unknown
+	sent     time.Time     // when the question was sent
+	latency  time.Duration // until the answer
+}
+
+// observe asks a server where it stands, in the words that it understands: MySQL does not know MariaDB's, and a server that knows none is
+// only asked to answer.
+func (s *source) observe(ctx context.Context) (observation, error) {
+	return observe(ctx, s.probe, s.dialect, question.Words(s.words.Load()))
+}
+
+func observe(ctx context.Context, db *sql.DB, d dialect.Dialect, words question.Words) (observation, error) {
+	o := observation{received: -1, sent: time.Now()}
+	row := db.QueryRowContext(ctx, question.Of(string(d), words))
+	var err error
+	switch {
+	case words == question.Plain || d == dialect.SQLite:
+		err = row.Scan(new(int))
+	case d == dialect.Postgres:
+		var line, seq, received sql.NullInt64
+		var block, segment int64
+		err = row.Scan(&o.standby, &line, &seq, &received, &block, &segment)
+		if line.Valid && seq.Valid && err == nil {
+			lsn := uint64(seq.Int64)
+			if !received.Valid {
+				lsn = withoutHeader(lsn, uint64(block), uint64(segment))
+			}
+			o.at = position{{uint64(line.Int64), lsn}}
+		}
+		if received.Valid {
+			o.received = received.Int64
+		}
+	case words == question.MariaDB:
+		var applied, written sql.NullString
+		if err = row.Scan(&o.standby, &applied, &written); err == nil {
+			if o.at = gtids(applied.String); !o.standby {
+				o.at = gtids(applied.String, written.String)
+			}
+		}
+	default:
+		var set sql.NullString
+		if err = row.Scan(&o.standby, &set); err == nil {
+			o.at = gtidSet(set.String)
+		}
+	}
+	if len(o.at) == 0 {
+		o.at = nil // it keeps no such account
+	}
+	o.latency = time.Since(o.sent)
+	return o, err
+}
+
+// learn notes what an observation says about a source.
+func (s *source) learn(o observation) {
+	if o.at == nil {
+		s.mute.Store(true)
+		s.applied.Store(nil)
+		return
+	}
+	s.applied.Store(&o.at)
+	s.mute.Store(false)
+}
+
+// simpler has the source asked in other words; it reports whether there are any.
+func (s *source) simpler() bool {
+	w := question.Words(s.words.Load())
+	if w == question.Plain {
+		return false
+	}
+	next := question.Plain
+	if s.dialect == dialect.MySQL && w == question.MariaDB {
+		next = question.MySQL
+	}
+	s.words.Store(int32(next))
+	return true
+}
+
+// identify reads the number that the servers of one PostgreSQL cluster share, as it goes into tokens; 0 where there is none.
+func identify(ctx context.Context, db *sql.DB, d dialect.Dialect) uint32 {
+	if d != dialect.Postgres {
+		return 0
+	}
+	var id sql.NullInt64
+	if err := db.QueryRowContext(ctx, question.Identity).Scan(&id); err != nil {
+		return 0
+	}
+	return uint32(id.Int64) ^ uint32(id.Int64>>32)
+}

@@ -59,7 +59,7 @@ func fault(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %s", filestore.ErrInvalidKey, said(resp))
 	case "BadDigest", "XAmzContentSHA256Mismatch", "InvalidDigest", "XAmzContentChecksumMismatch":
 		return fmt.Errorf("%w: on its way to the server: %s", filestore.ErrCorrupt, said(resp))
-	case "AccessDenied", "InvalidAccessKeyId", "InvalidAccessKeyID", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AllAccessDisabled", "AccountProblem":
+	case "AccessDenied", "InvalidAccessKeyId", "InvalidAccessKeyID", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AllAccessDisabled", "AccountProblem", "XAdminUserNotFound":
 		return fmt.Errorf("%w: %s", ErrCredentials, said(resp))
 	}
 	switch {

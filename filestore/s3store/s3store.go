@@ -308,8 +308,11 @@ func (d *driver) probe(ctx context.Context) error {
 			err = plain(base, nil)
 		}
 	}
+	if err = fault(ctx, err); errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: what answers there does not speak S3", ErrUnreachable)
+	}
 	if err != nil {
-		return fault(ctx, err)
+		return err
 	}
 	defer func() {
 		bye := context.WithoutCancel(ctx)

@@ -21,6 +21,7 @@ const (
 const (
 	kindInfo = 16 // ID of a kindTaken that is wanted, or 0; JSON of info
 	kindDead = 17 // JSON of a list of IDs that the sender knows to be dead
+	kindHear = 18 // JSON of hearing: who is silent for whom
 )
 
 const maxControlReply = 256 << 10
@@ -61,7 +62,7 @@ func (s *senders) forget(from string) {
 // frame takes what a link brings. On the lanes of messages it waits while too much of the sender's waits for handlers; the control lane never
 // waits.
 func (n *Node) frame(from string, lane link.Lane, b []byte) {
-	if len(b) > 0 && (b[0] == kindInfo || b[0] == kindDead) {
+	if len(b) > 0 && b[0] >= kindInfo && b[0] <= kindHear {
 		if lane == link.Control {
 			n.control(from, b)
 		}
@@ -128,6 +129,11 @@ func (n *Node) control(from string, b []byte) {
 		if m.id != 0 {
 			n.respond(from, link.Control, envelope(kindTaken, "", m.id), nil)
 		}
+	case kindHear:
+		var h hearing
+		if json.Unmarshal(m.body, &h) == nil {
+			n.hearing(from, h)
+		}
 	case kindDead:
 		var ids []string
 		if json.Unmarshal(m.body, &ids) != nil {
@@ -153,7 +159,7 @@ func (t *table) rumour(id, from string, now time.Time) {
 	t.bury(id, "a peer has seen its connection reset and its port refuse", now)
 }
 
-// openControl reads kindInfo and kindDead like other envelopes.
+// openControl reads kindInfo, kindDead and kindHear like other envelopes.
 func openControl(b []byte) (message, error) {
 	kind := b[0]
 	b = append([]byte{kindSend}, b[1:]...)

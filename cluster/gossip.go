@@ -29,6 +29,7 @@ type timings struct {
 	suspicion                                     int           // of probe intervals
 	ask                                           time.Duration // for the IDs of the others, before this node's is used
 	reach                                         time.Duration // for one attempt to reach somebody
+	hearings                                      hearings
 }
 
 func (p Profile) timings() timings {
@@ -36,6 +37,7 @@ func (p Profile) timings() timings {
 		probe: 200 * time.Millisecond, probeTimeout: 100 * time.Millisecond, suspicion: 4,
 		gossip: 50 * time.Millisecond, pushPull: 15 * time.Second, stream: 3 * time.Second,
 		ask: 400 * time.Millisecond, reach: time.Second,
+		hearings: hearings{ping: 4, ask: 7, agreed: 6, silent: 11},
 	}
 	switch p {
 	case Local:
@@ -43,6 +45,7 @@ func (p Profile) timings() timings {
 	case WAN:
 		t.probe, t.probeTimeout, t.gossip, t.stream = 1200*time.Millisecond, 800*time.Millisecond, 150*time.Millisecond, 10*time.Second
 		t.ask, t.reach = time.Second, 3*time.Second
+		t.hearings = hearings{ping: 10, ask: 30, agreed: 25, silent: 50}
 	}
 	return t
 }

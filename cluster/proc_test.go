@@ -62,7 +62,9 @@ func childMain(seeds []string, bind string) {
 		n.SpeakAtMost(version)
 	}
 	n.Handle("echo", func(_ context.Context, _ string, p []byte) ([]byte, error) { return p, nil })
-	n.Handle("back", func(ctx context.Context, from string, p []byte) ([]byte, error) { return n.Request(ctx, from, "echo", p) })
+	n.Handle("back", func(ctx context.Context, from string, p []byte) ([]byte, error) {
+		return n.Request(ctx, from, "echo", p)
+	})
 	n.Handle("pauses", func(context.Context, string, []byte) ([]byte, error) {
 		return fmt.Append(nil, n.Stats().Pauses, " ", strings.Join(n.Alive(), ",")), nil
 	})

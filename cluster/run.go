@@ -225,6 +225,7 @@ func (n *Node) chooseID(ctx context.Context, seeds []Entry) error {
 	n.self = n.self.clone()
 	n.id, n.self.ID = id, id
 	n.table = newTable(n.self, n.self.Addr, time.Now())
+	n.table.hearings = n.timings().hearings
 	return nil
 }
 
@@ -343,6 +344,7 @@ func (n *Node) tick(ctx context.Context) {
 		if n.cfg.Single {
 			n.verified()
 		}
+		n.listen()
 		n.update(nil)
 		if i%5 == 0 {
 			for _, topic := range n.inbox.sweep(time.Now()) {

@@ -32,6 +32,8 @@ type table struct {
 	settled bool
 	resumed time.Time // end of the last pause of this process
 	hold    time.Time // until then, nobody is given up: they get time to answer
+
+	hearings hearings
 }
 
 // entry is one process.
@@ -46,6 +48,10 @@ type entry struct {
 	linked   bool      // its link brings signs of life
 	heard    time.Time // when its link last did
 	info     *info
+	life     uint64    // signs of life so far
+	quiet    int       // ticks without one
+	agree    []string  // peers that do not hear it either
+	silent   bool      // nobody hears it
 	first    time.Time // known since
 	joined   time.Time // in gossip since
 	seen     time.Time // last sign of life of any kind
@@ -58,7 +64,7 @@ type entry struct {
 }
 
 func newTable(self *info, addr string, now time.Time) *table {
-	t := &table{self: self.ID, members: map[string]*entry{}, graves: map[string]struct{}{}}
+	t := &table{self: self.ID, members: map[string]*entry{}, graves: map[string]struct{}{}, hearings: LAN.timings().hearings}
 	e := t.get(self.ID, now)
 	e.present, e.joined, e.info, e.addr, e.seen, e.measured = true, now, self, addr, now, true
 	e.fate, e.since, e.shown = FateAlive, now, true
@@ -91,6 +97,7 @@ func (t *table) gossipJoin(id, addr string, now time.Time) {
 	}
 	if !e.present {
 		e.joined = now
+		e.fresh()
 	}
 	e.present, e.absent, e.addr, e.seen = true, false, addr, now
 }
@@ -111,6 +118,7 @@ func (t *table) linkUp(id string, now time.Time) {
 	}
 	e := t.get(id, now)
 	e.linked, e.heard, e.seen = true, now, now
+	e.fresh()
 }
 
 func (t *table) linkDown(id string, now time.Time) {
@@ -165,6 +173,9 @@ func (t *table) met(id string) bool {
 // resume: this process was paused until now. What it did not hear meanwhile is no evidence.
 func (t *table) resume(now time.Time, grace time.Duration) {
 	t.resumed, t.hold = now, now.Add(grace)
+	for _, e := range t.members {
+		e.quiet, e.agree = 0, nil
+	}
 }
 
 // judge is the fate of a process from all that is known.
@@ -179,9 +190,13 @@ func (t *table) judge(e *entry, now time.Time) string {
 		return FateLeft
 	case e.dead:
 		return FateDead
+	case e.silent && e.shown && now.Before(t.hold):
+		return FateSuspect
+	case e.silent:
+		return FateFailed
 	case e.absent && e.linked:
 		return FateSuspect // gossip alone does not give up a process that talks to us
-	case e.absent && e.shown && now.Before(t.hold):
+	case e.absent && e.shown && (now.Before(t.hold) || t.lately(e)):
 		return FateSuspect
 	case e.absent:
 		return FateFailed
@@ -291,8 +306,8 @@ func (t *table) highest() string {
 func (t *table) lost() (addrs []string) {
 	for _, e := range t.members {
 		switch {
-		case e.present || e.left || e.dead || e.id == t.self:
-		case e.absent && e.addr != "":
+		case e.present && !e.silent || e.left || e.dead || e.id == t.self:
+		case (e.absent || e.silent) && e.addr != "":
 			addrs = append(addrs, e.addr)
 		case e.linked && e.info != nil && e.info.Addr != "":
 			addrs = append(addrs, e.info.Addr)

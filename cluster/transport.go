@@ -47,6 +47,9 @@ type wire struct {
 	onRelay func(c net.Conn)
 	onPong  func(from string)
 
+	lifeMu sync.Mutex
+	life   map[string]uint64 // datagrams by sender
+
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{} // handed to memberlist, to be closed with the wire
 	closed bool
@@ -100,7 +103,7 @@ func newWire(log *slog.Logger, network Network, g *guard, ln net.Listener, pc ne
 		ctx: ctx, cancel: cancel,
 		log: log, net: network, guard: g, ln: ln, pc: pc, adv: adv, spawn: spawn,
 		packets: make(chan *memberlist.Packet, 1024), gossip: make(chan net.Conn, 16),
-		conns: map[net.Conn]struct{}{}, done: make(chan struct{}),
+		conns: map[net.Conn]struct{}{}, life: map[string]uint64{}, done: make(chan struct{}),
 	}
 }
 
@@ -204,6 +207,7 @@ func (w *wire) read() {
 			continue
 		}
 		w.opened.Add(1)
+		w.heard(id)
 		switch plain[0] {
 		case toGossip:
 			select {
@@ -234,6 +238,27 @@ func (w *wire) dial(ctx context.Context, addr string, kind byte) (net.Conn, erro
 		return nil, err
 	}
 	return c, nil
+}
+
+// heard counts a sign of life.
+func (w *wire) heard(id string) {
+	w.lifeMu.Lock()
+	w.life[id]++
+	w.lifeMu.Unlock()
+}
+
+// lives returns how many datagrams a process has sent here.
+func (w *wire) lives(id string) uint64 {
+	w.lifeMu.Lock()
+	defer w.lifeMu.Unlock()
+	return w.life[id]
+}
+
+// forget drops the count of a process that is gone.
+func (w *wire) forget(id string) {
+	w.lifeMu.Lock()
+	defer w.lifeMu.Unlock()
+	delete(w.life, id)
 }
 
 // ping sends a datagram that a Node answers.

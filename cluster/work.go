@@ -71,6 +71,7 @@ func (n *Node) follow(ctx context.Context, e entry) {
 	case FateLeft, FateDead:
 		n.mesh.Forget(e.id)
 		n.senders.forget(e.id)
+		n.wire.forget(e.id)
 		if e.fate == FateDead && n.oldest() {
 			n.spawn(func() {
 				if err := n.withDiscovery(ctx, func(ctx context.Context) error { return n.cfg.Discovery.Deregister(ctx, e.id) }); err != nil {

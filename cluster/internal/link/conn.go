@@ -293,6 +293,7 @@ func (c *conn) read() error {
 		n, err := from.Read(buf[have:])
 		if n > 0 {
 			c.reads.Add(1)
+			c.p.reads.Add(1)
 			have += n
 			used, need, ferr := c.frames(buf[:have])
 			if ferr != nil {

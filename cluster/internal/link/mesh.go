@@ -331,6 +331,14 @@ func (m *Mesh) Up(id string) bool {
 	return p.up
 }
 
+// Reads counts what was read from that process' connections: while it grows, the process lives.
+func (m *Mesh) Reads(id string) uint64 {
+	if p := m.peer(id); p != nil {
+		return p.reads.Load()
+	}
+	return 0
+}
+
 // Via returns the process that relays the link to that process at the moment; empty when the link is direct or not up.
 func (m *Mesh) Via(id string) string {
 	p := m.peer(id)

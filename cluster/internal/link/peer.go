@@ -18,6 +18,8 @@ type peer struct {
 	end  chan struct{} // closed with over
 	kick chan struct{} // wakes manage
 
+	reads atomic.Uint64 // of all connections
+
 	mu     sync.Mutex
 	out    [lanes]outLane
 	recv   [lanes]struct{ next, bytes uint64 } // sequence that is expected, bytes taken so far

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"net"
+	"slices"
 	"time"
 
 	"github.com/nines-go/nines/cluster/internal/seal"
@@ -136,3 +137,19 @@ func SealDatagram(key []byte, id, cluster string, plain []byte) []byte {
 	}
 	return d.Seal(nil, plain)
 }
+
+// Listen is one tick in which those of lives were heard; Quiet is what a peer answers.
+func (x *Table) Listen(now time.Time, lives ...string) (ping []string, ask map[string][]string) {
+	ping, ask = x.t.listen(func(id string) uint64 {
+		n := x.t.members[id].life
+		if slices.Contains(lives, id) {
+			n++
+		}
+		return n
+	})
+	x.t.refresh(now)
+	return ping, ask
+}
+
+func (x *Table) Answered(by string, quiet map[string]int) { x.t.answered(by, quiet) }
+func (x *Table) QuietHere(ids ...string) map[string]int   { return x.t.quietHere(ids) }

@@ -69,20 +69,84 @@ func watchUnfenced(t *testing.T, nodes ...*node) (stop func()) {
 	}
 }
 
-func pool(t *testing.T, server *lab.PostgresCluster, i int) *sqlx.DB {
-	return openPostgres(t, "postgres", server.DSN(i))
+// server is a master with copies.
+type server interface {
+	DSN(i int) string
+	Addr(i int) string
+	Kill(i int)
+	Start(i int)
+	Promote(i int)
+	Replayed()
+	Exec(i int, query string)
+}
+
+// engine is a kind of server that can fail over.
+type engine struct {
+	driver string
+	server func(t *testing.T, copies int) server
+	detach func(s server, i int) // copy i receives no more
+	locks  string                // how many sessions wait for a session lock
+}
+
+var engines = map[string]engine{
+	"postgres": {
+		driver: "postgres", server: func(t *testing.T, n int) server { return lab.Postgres(t, n) },
+		detach: func(s server, i int) {
+			s.Exec(i, `ALTER SYSTEM SET primary_conninfo=''`)
+			s.Exec(i, `SELECT pg_reload_conf()`)
+		},
+		locks: `SELECT count(*) FROM pg_locks WHERE locktype='advisory' AND NOT granted AND database=(SELECT oid FROM pg_database WHERE datname=current_database())`,
+	},
+	"mariadb": {
+		driver: "mysql", server: func(t *testing.T, n int) server { return lab.MariaDB(t, n) },
+		detach: func(s server, i int) { s.Exec(i, `STOP SLAVE IO_THREAD`) },
+		locks:  `SELECT count(*) FROM information_schema.processlist WHERE db=DATABASE() AND info LIKE 'SELECT GET_LOCK%,2)=1'`,
+	},
+}
+
+func onEngines(t *testing.T, fn func(t *testing.T, e engine)) {
+	t.Parallel()
+	for name, e := range engines {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fn(t, e)
+		})
+	}
+}
+
+func (e engine) pool(t *testing.T, s server, i int) *sqlx.DB {
+	return openPostgres(t, e.driver, s.DSN(i))
+}
+
+// waiters counts the sessions that wait for a session lock in this database.
+func (e engine) waiters(t *testing.T, db *sqlx.DB) (n int) {
+	require.NoError(t, db.Get(&n, e.locks))
+	return n
+}
+
+// detached waits until the copy receives no more.
+func (e engine) detached(t *testing.T, s server, alone *sqlx.DB) {
+	e.detach(s, 1)
+	eventually(t, "the copy does not receive any more", func() bool {
+		if e.driver == "mysql" {
+			return true // STOP SLAVE has waited for it
+		}
+		var n int
+		return alone.Get(&n, `SELECT count(*) FROM pg_stat_wal_receiver`) == nil && n == 0
+	})
 }
 
 // Golden scenario 9: the restart of the server frees the session lock, which proves nothing: nobody is overthrown for it, and the term
 // goes on when the server is back in time.
-func TestServerRestart(t *testing.T) {
-	t.Parallel()
-	server := lab.Postgres(t, 0)
+func TestServerRestart(t *testing.T) { onEngines(t, serverRestart) }
+
+func serverRestart(t *testing.T, e engine) {
+	server := e.server(t, 0)
 	c := electiontest.New()
-	a := start(t, c, "a", pool(t, server, 0), nil)
+	a := start(t, c, "a", e.pool(t, server, 0), nil)
 	eventually(t, "a leads", a.IsLeader)
-	b := start(t, c, "b", pool(t, server, 0), nil)
-	eventually(t, "b waits for the lock", func() bool { return waiters(t, a.db) == 1 })
+	b := start(t, c, "b", e.pool(t, server, 0), nil)
+	eventually(t, "b waits for the lock", func() bool { return e.waiters(t, a.db) == 1 })
 	term := a.State().Term
 	stop := watchUnfenced(t, a, b)
 	began := time.Now()
@@ -100,21 +164,17 @@ func TestServerRestart(t *testing.T) {
 
 // Golden scenario 10: the newest acquire is lost with the master. The promoted copy knows an older term; the next term is larger all the
 // same, nobody acts before the trust of the lost one has ended, and the lost one is deposed.
-func TestLostAcquire(t *testing.T) {
-	t.Parallel()
-	server := lab.Postgres(t, 1)
+func TestLostAcquire(t *testing.T) { onEngines(t, lostAcquire) }
+
+func lostAcquire(t *testing.T, e engine) {
+	server := e.server(t, 1)
 	c := electiontest.New()
-	da, db := &swapDB{driver: "postgres", db: pool(t, server, 0)}, &swapDB{driver: "postgres", db: pool(t, server, 0)}
+	da, db := &swapDB{driver: e.driver, db: e.pool(t, server, 0)}, &swapDB{driver: e.driver, db: e.pool(t, server, 0)}
 	b := startOn(t, c, "b", db)
 	eventually(t, "b leads", b.IsLeader)
 	server.Replayed()
-	server.Exec(1, `ALTER SYSTEM SET primary_conninfo=''`)
-	server.Exec(1, `SELECT pg_reload_conf()`)
-	alone := pool(t, server, 1)
-	eventually(t, "the standby does not receive any more", func() bool {
-		var n int
-		return alone.Get(&n, `SELECT count(*) FROM pg_stat_wal_receiver`) == nil && n == 0
-	})
+	alone := e.pool(t, server, 1)
+	e.detached(t, server, alone)
 	a := startOn(t, c, "a", da)
 	eventually(t, "a knows", func() bool { return a.State().LeaderID == "b" })
 	require.NoError(t, b.TransferTo(within(t), "a"))
@@ -124,8 +184,8 @@ func TestLostAcquire(t *testing.T) {
 	server.Kill(0)
 	killed := time.Now()
 	server.Promote(1)
-	da.point(pool(t, server, 1))
-	db.point(pool(t, server, 1))
+	da.point(e.pool(t, server, 1))
+	db.point(e.pool(t, server, 1))
 	var old uint64
 	require.NoError(t, alone.Get(&old, `SELECT term FROM nines_lease_terms`))
 	require.Less(t, old, lost, "the acquire was not lost: nothing is tested")
@@ -150,24 +210,19 @@ func TestLostAcquire(t *testing.T) {
 
 // Golden scenario 11: a holder that lapsed unseen, and was followed by one whose acquire was lost, finds its own old row on the
 // promoted copy. It is not renewed.
-func TestLapsedHolderOnACopy(t *testing.T) {
-	t.Parallel()
-	server := lab.Postgres(t, 1)
+func TestLapsedHolderOnACopy(t *testing.T) { onEngines(t, lapsedHolderOnACopy) }
+
+func lapsedHolderOnACopy(t *testing.T, e engine) {
+	server := e.server(t, 1)
 	c := electiontest.New()
-	da, db := &swapDB{driver: "postgres", db: pool(t, server, 0)}, &swapDB{driver: "postgres", db: pool(t, server, 0)}
+	da, db := &swapDB{driver: e.driver, db: e.pool(t, server, 0)}, &swapDB{driver: e.driver, db: e.pool(t, server, 0)}
 	a := startOn(t, c, "a", da)
 	eventually(t, "a leads", a.IsLeader)
 	b := startOn(t, c, "b", db)
 	eventually(t, "b knows", func() bool { return b.State().LeaderID == "a" })
 	first := a.State().Term
 	server.Replayed()
-	server.Exec(1, `ALTER SYSTEM SET primary_conninfo=''`)
-	server.Exec(1, `SELECT pg_reload_conf()`)
-	alone := pool(t, server, 1)
-	eventually(t, "the standby does not receive any more", func() bool {
-		var n int
-		return alone.Get(&n, `SELECT count(*) FROM pg_stat_wal_receiver`) == nil && n == 0
-	})
+	e.detached(t, server, e.pool(t, server, 1))
 	stop := watchUnfenced(t, a, b)
 	da.point(nil)
 	eventually(t, "b took over", b.IsLeader)
@@ -175,8 +230,8 @@ func TestLapsedHolderOnACopy(t *testing.T) {
 	require.Greater(t, second, first)
 	server.Kill(0)
 	server.Promote(1)
-	da.point(pool(t, server, 1))
-	db.point(pool(t, server, 1))
+	da.point(e.pool(t, server, 1))
+	db.point(e.pool(t, server, 1))
 	eventually(t, "a new term", func() bool {
 		if a.IsLeader() {
 			require.NotEqual(t, first, a.State().Term, "the lapsed holder was renewed")

@@ -55,11 +55,17 @@ func (k *locker) task(ctx context.Context, wish core.LockWish) {
 	e := k.l.e
 	for ctx.Err() == nil {
 		if wish.Hold != 0 {
-			err := e.lock.Hold(ctx, wish.Hold, func(session string) { e.post(core.LockTaken{Term: wish.Hold, Session: session}) })
+			taken := false
+			err := e.lock.Hold(ctx, wish.Hold, func(session string) {
+				taken = true
+				e.post(core.LockTaken{Term: wish.Hold, Session: session})
+			})
 			if ctx.Err() != nil {
 				return
 			}
-			e.post(core.LockLost{Term: wish.Hold})
+			if taken {
+				e.post(core.LockLost{Term: wish.Hold})
+			}
 			e.cfg.Logger.Debug("session lock lost", "election", e.cfg.Name, "error", err)
 			if k.off(err) {
 				return

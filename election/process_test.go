@@ -96,13 +96,7 @@ func (h *herd) start(name string) {
 	spec := h.spec
 	spec.Name, spec.Log, spec.Bind = name, filepath.Join(h.dir, "log."+name), h.binds[name]
 	if p := h.proxies[name]; p != nil {
-		host, port, err := net.SplitHostPort(p.ln.Addr().String())
-		require.NoError(h.t, err)
-		to := fmt.Sprintf("host=%s port=%s", host, port)
-		if spec.Driver == "mysql" {
-			to = "tcp(" + net.JoinHostPort(host, port) + ")"
-		}
-		spec.DSN = address.ReplaceAllString(spec.DSN, to)
+		spec.DSN = p.dsn(h.t, spec.DSN)
 	}
 	text, err := json.Marshal(spec)
 	require.NoError(h.t, err)

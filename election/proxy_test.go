@@ -2,15 +2,15 @@ package election_test
 
 import (
 	"context"
+	"fmt"
 	"net"
-	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nines-go/nines/election"
 	"github.com/nines-go/nines/election/electiontest"
-	"github.com/nines-go/nines/internal/lab"
 	"github.com/stretchr/testify/require"
 )
 
@@ -64,6 +64,17 @@ func (p *proxy) accept() {
 	}
 }
 
+// dsn is a data source that goes through the proxy.
+func (p *proxy) dsn(t *testing.T, dsn string) string {
+	host, port, err := net.SplitHostPort(p.ln.Addr().String())
+	require.NoError(t, err)
+	to := fmt.Sprintf("host=%s port=%s", host, port)
+	if strings.Contains(dsn, "@tcp(") {
+		to = "tcp(" + net.JoinHostPort(host, port) + ")"
+	}
+	return address.ReplaceAllString(dsn, to)
+}
+
 // pass copies what comes, and holds it up while it is told to. The end of one side is the end of both.
 func (p *proxy) pass(to, from net.Conn) {
 	buf := make([]byte, 32<<10)
@@ -114,18 +125,16 @@ func (p *proxy) sever() {
 
 // Golden scenario 13: the server's side of the holder's connections is reset and the holder hears nothing. Its session lock is free at
 // once: another does fenced work, and other work only when the trust of the first must have ended. That one notices by its poll.
-func TestSilentHolder(t *testing.T) {
-	t.Parallel()
-	server := lab.Postgres(t, 0)
+func TestSilentHolder(t *testing.T) { onEngines(t, silentHolder) }
+
+func silentHolder(t *testing.T, e engine) {
+	server := e.server(t, 0)
 	p := newProxy(t, server.Addr(0))
-	u, err := url.Parse(server.URL(0))
-	require.NoError(t, err)
-	u.Host = p.ln.Addr().String()
 	c := electiontest.New()
-	a := start(t, c, "a", openPostgres(t, "postgres", u.String()), nil)
+	a := start(t, c, "a", openPostgres(t, e.driver, p.dsn(t, server.DSN(0))), nil)
 	eventually(t, "a leads", a.IsLeader)
-	b := start(t, c, "b", pool(t, server, 0), nil)
-	eventually(t, "b waits for the lock", func() bool { return waiters(t, b.db) == 1 })
+	b := start(t, c, "b", e.pool(t, server, 0), nil)
+	eventually(t, "b waits for the lock", func() bool { return e.waiters(t, b.db) == 1 })
 	first := a.State().Term
 	stop := watchUnfenced(t, a, b)
 	ended := make(chan time.Time, 1)

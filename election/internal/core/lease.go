@@ -239,7 +239,9 @@ func (m *Lease) consider(now Now) []Action {
 			return m.revoke(now)
 		}
 	case m.view.Gone == HolderID(row.Holder) && m.dead[m.view.Gone] == row.Term: // who acquires after its death was not dead
-		if m.rightful(now, HolderID(row.Holder), max(m.goneAt, m.since.Mono)) {
+		if patience := m.cfg.TTL / 60; m.cfg.Proven && row.LockSession != "" && now.Mono-m.goneAt < patience {
+			m.nextLook = now.Mono + patience/5 // the other half of the proof is on its way: after the revoke nobody waits for it any more
+		} else if m.rightful(now, HolderID(row.Holder), max(m.goneAt, m.since.Mono)) {
 			return m.revoke(now)
 		}
 	}

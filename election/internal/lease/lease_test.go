@@ -56,6 +56,14 @@ func postgresAt(t *testing.T) place {
 
 func mariadbAt(t *testing.T, options string) place {
 	_, dsn := lab.MySQL(t)
+	db, err := sqlx.Open("mysql", dsn)
+	require.NoError(t, err)
+	defer db.Close()
+	require.Eventually(t, func() bool { // what a server that has just started says is not believed
+		var name string
+		var seconds int
+		return db.QueryRow(`SHOW GLOBAL STATUS LIKE 'Uptime'`).Scan(&name, &seconds) == nil && seconds >= 2
+	}, 30*time.Second, 50*time.Millisecond)
 	return prepare(t, place{d: dialect.MySQL, open: func() *sqlx.DB {
 		db, err := sqlx.Open("mysql", dsn+options)
 		require.NoError(t, err)

@@ -34,6 +34,7 @@ var ErrPooler = errors.New("a transaction pooler is between this process and the
 
 var (
 	errTaken   = errors.New("the session lock is taken")
+	errYoung   = errors.New("the server has just started: a lock that is free proves nothing")
 	errChanged = errors.New("the session changed while it was used")
 )
 
@@ -169,6 +170,13 @@ func (l *Lock) wait(ctx context.Context, c *sql.Conn, term uint64, session strin
 	}
 	if sessionServer(session) != sessionServer(mine) || session == mine {
 		return errors.New("the lock is of another server or of this session")
+	}
+	if l.Store.Dialect == dialect.MySQL {
+		// The name of a session does not tell one run of the server from the next. A holder that goes on after a restart has written its
+		// new session, or none, when the server is old enough.
+		if young, err := l.Store.fresh(ctx, c); err != nil || young {
+			return errors.Join(err, errYoung)
+		}
 	}
 	w := l.words()
 	for got := false; !got; {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -72,12 +73,12 @@ func (s *Store) Look(ctx context.Context) (core.Row, error) {
 // fresh reports whether the server has run for less than a lease and a second. Its last run may have lost what it had granted, and nothing
 // but its age tells that there was one: a lease that looks free then is waited for like a silent one.
 func (s *Store) fresh(ctx context.Context, c *sql.Conn) (bool, error) {
-	var name string
-	var seconds int64
-	if err := c.QueryRowContext(ctx, `SHOW GLOBAL STATUS LIKE 'Uptime'`).Scan(&name, &seconds); err != nil {
+	var name, text string
+	if err := c.QueryRowContext(ctx, `SHOW GLOBAL STATUS LIKE 'Uptime'`).Scan(&name, &text); err != nil {
 		return false, err
 	}
-	return time.Duration(seconds)*time.Second < s.TTL+time.Second, nil
+	seconds, err := strconv.ParseInt(text, 10, 32)
+	return err != nil || time.Duration(seconds)*time.Second < s.TTL+time.Second, nil // a clock that was set back makes it nonsense
 }
 
 func (s *Store) look(ctx context.Context, c *sql.Conn) (r core.Row, err error) {

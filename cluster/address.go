@@ -54,7 +54,7 @@ func chooseAddress(ctx context.Context, c *Config, bound *net.TCPAddr) (advertis
 }
 
 func resolved(ctx context.Context, a advertised) (advertised, error) {
-	ip, err := resolveIP(ctx, a.Host)
+	ip, err := resolveIP(ctx, net.DefaultResolver, a.Host)
 	if err != nil {
 		return a, fmt.Errorf("cluster: %s %q does not resolve to an address: %w; use an IP address or a name that the other nodes resolve too", a.From, a.Host, err)
 	}
@@ -63,11 +63,11 @@ func resolved(ctx context.Context, a advertised) (advertised, error) {
 }
 
 // resolveIP prefers IPv4, which every peer can reach that resolves the same name.
-func resolveIP(ctx context.Context, host string) (net.IP, error) {
+func resolveIP(ctx context.Context, r *net.Resolver, host string) (net.IP, error) {
 	if ip := net.ParseIP(host); ip != nil {
 		return ip, nil
 	}
-	addrs, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	addrs, err := r.LookupIPAddr(ctx, host)
 	if err != nil {
 		return nil, err
 	}

@@ -64,11 +64,16 @@ func (s *static) Seeds(context.Context, string) ([]Entry, error) {
 	return append([]Entry(nil), s.entries...), nil
 }
 
-type dnsNames struct{ name string }
+type dnsNames struct {
+	name     string
+	resolver *net.Resolver
+}
 
 // DNSDiscovery looks name up each time: "host" or "host:port" for the A and AAAA records of a name such as a headless service, or
 // "_service._proto.name" for SRV records, which bring the port.
-func DNSDiscovery(name string) Discovery { return &dnsNames{name: strings.TrimSpace(name)} }
+func DNSDiscovery(name string) Discovery {
+	return &dnsNames{name: strings.TrimSpace(name), resolver: net.DefaultResolver}
+}
 
 func (d *dnsNames) validate() error {
 	host, _, err := splitAddr(d.name)
@@ -85,7 +90,7 @@ func (d *dnsNames) Deregister(context.Context, string) error { return nil }
 func (d *dnsNames) Seeds(ctx context.Context, _ string) ([]Entry, error) {
 	var entries []Entry
 	if strings.HasPrefix(d.name, "_") {
-		_, records, err := net.DefaultResolver.LookupSRV(ctx, "", "", d.name)
+		_, records, err := d.resolver.LookupSRV(ctx, "", "", d.name)
 		if err != nil {
 			return nil, fmt.Errorf("cluster: look up SRV %q: %w", d.name, err)
 		}
@@ -98,7 +103,7 @@ func (d *dnsNames) Seeds(ctx context.Context, _ string) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := net.DefaultResolver.LookupHost(ctx, host)
+	addrs, err := d.resolver.LookupHost(ctx, host)
 	if err != nil {
 		return nil, fmt.Errorf("cluster: look up %q: %w", host, err)
 	}

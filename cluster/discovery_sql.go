@@ -114,13 +114,24 @@ func (t *sqlTable) Heartbeat(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("cluster: discovery table: %w", err)
 	}
-	if n, err := res.RowsAffected(); err == nil && n == 0 {
-		return errors.New("cluster: the row of this process is gone from ClusterDiscovery")
+	if n, err := res.RowsAffected(); err == nil && n == 0 { // MySQL counts rows that were changed, and a second heartbeat in one millisecond changes nothing
+		if there, err := t.has(ctx, id); err != nil || !there {
+			return errors.Join(errors.New("cluster: the row of this process is gone from ClusterDiscovery"), err)
+		}
 	}
 	if _, err := t.db.ExecContext(ctx, t.d.Rebind(`DELETE FROM ClusterDiscovery WHERE type=? AND lastpingat<`+t.now()+`-?`), entryType, staleAfter.Milliseconds()); err != nil {
 		return fmt.Errorf("cluster: discovery table: %w", err)
 	}
 	return nil
+}
+
+func (t *sqlTable) has(ctx context.Context, id string) (bool, error) {
+	rows, err := t.db.QueryContext(ctx, t.d.Rebind(`SELECT id FROM ClusterDiscovery WHERE id=?`), id)
+	if err != nil {
+		return false, fmt.Errorf("cluster: discovery table: %w", err)
+	}
+	defer rows.Close()
+	return rows.Next(), rows.Err()
 }
 
 func (t *sqlTable) Seeds(ctx context.Context, clusterName string) ([]Entry, error) {

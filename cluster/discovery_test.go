@@ -11,12 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/cluster"
+	"github.com/nines-go/nines/cluster/clustertest"
 	"github.com/nines-go/nines/internal/lab"
 )
 
 // databases runs test on every SQL database that is there.
 func databases(t *testing.T, test func(t *testing.T, open func() *sqlx.DB)) {
-	for name, where := range map[string]func(testing.TB) (driver, dsn string){"sqlite": lab.SQLite, "postgres": lab.Database} {
+	for name, where := range map[string]func(testing.TB) (driver, dsn string){"sqlite": lab.SQLite, "postgres": lab.Database, "mysql": lab.MySQL} {
 		t.Run(name, func(t *testing.T) {
 			driver, dsn := where(t)
 			test(t, func() *sqlx.DB {
@@ -27,6 +28,12 @@ func databases(t *testing.T, test func(t *testing.T, open func() *sqlx.DB)) {
 			})
 		})
 	}
+}
+
+func TestSQLDiscoveryConforms(t *testing.T) {
+	databases(t, func(t *testing.T, open func() *sqlx.DB) {
+		clustertest.TestDiscovery(t, func(*testing.T) cluster.Discovery { return cluster.SQLDiscovery(open()) })
+	})
 }
 
 func TestSQLDiscovery(t *testing.T) {

@@ -153,3 +153,11 @@ func (x *Table) Listen(now time.Time, lives ...string) (ping []string, ask map[s
 
 func (x *Table) Answered(by string, quiet map[string]int) { x.t.answered(by, quiet) }
 func (x *Table) QuietHere(ids ...string) map[string]int   { return x.t.quietHere(ids) }
+
+// ResolveWith makes a node and a discovery of DNSDiscovery ask another name server. Call it before Run.
+func (n *Node) ResolveWith(r *net.Resolver) {
+	n.names.resolver = r
+	if d, ok := n.cfg.Discovery.(*dnsNames); ok {
+		d.resolver = r
+	}
+}

@@ -15,6 +15,8 @@ const (
 
 // names remembers what names of peers stand for, so that a name server is not asked at each attempt, and may be away.
 type names struct {
+	resolver *net.Resolver
+
 	mu sync.Mutex
 	m  map[string]named
 }
@@ -24,7 +26,7 @@ type named struct {
 	at time.Time
 }
 
-func newNames() *names { return &names{m: map[string]named{}} }
+func newNames() *names { return &names{resolver: net.DefaultResolver, m: map[string]named{}} }
 
 // lookup returns the address that host stands for. An answer that is a few seconds old will do, and an old one is better than none.
 func (s *names) lookup(ctx context.Context, host string) (net.IP, error) {
@@ -37,7 +39,7 @@ func (s *names) lookup(ctx context.Context, host string) (net.IP, error) {
 	if ok && time.Since(old.at) < nameFresh {
 		return old.ip, nil
 	}
-	ip, err := resolveIP(ctx, host)
+	ip, err := resolveIP(ctx, s.resolver, host)
 	if err != nil {
 		if ok && time.Since(old.at) < nameKeep {
 			return old.ip, nil

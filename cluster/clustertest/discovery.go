@@ -29,7 +29,10 @@ func (n *Network) FailDiscovery(err error) {
 	n.board.mu.Unlock()
 }
 
-func (b *board) locked(fn func() error) error {
+func (b *board) locked(ctx context.Context, fn func() error) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.down != nil {
@@ -38,16 +41,16 @@ func (b *board) locked(fn func() error) error {
 	return fn()
 }
 
-func (b *board) Register(_ context.Context, e cluster.Entry) error {
-	return b.locked(func() error {
+func (b *board) Register(ctx context.Context, e cluster.Entry) error {
+	return b.locked(ctx, func() error {
 		e.CreateAt, e.LastPingAt = time.Now(), time.Now()
 		b.rows[e.ID] = e
 		return nil
 	})
 }
 
-func (b *board) Heartbeat(_ context.Context, id string) error {
-	return b.locked(func() error {
+func (b *board) Heartbeat(ctx context.Context, id string) error {
+	return b.locked(ctx, func() error {
 		e, ok := b.rows[id]
 		if !ok {
 			return errNoRow
@@ -58,8 +61,8 @@ func (b *board) Heartbeat(_ context.Context, id string) error {
 	})
 }
 
-func (b *board) Seeds(_ context.Context, name string) (entries []cluster.Entry, err error) {
-	err = b.locked(func() error {
+func (b *board) Seeds(ctx context.Context, name string) (entries []cluster.Entry, err error) {
+	err = b.locked(ctx, func() error {
 		for _, e := range b.rows {
 			if e.ClusterName == name {
 				entries = append(entries, e)
@@ -70,8 +73,8 @@ func (b *board) Seeds(_ context.Context, name string) (entries []cluster.Entry, 
 	return entries, err
 }
 
-func (b *board) Deregister(_ context.Context, id string) error {
-	return b.locked(func() error {
+func (b *board) Deregister(ctx context.Context, id string) error {
+	return b.locked(ctx, func() error {
 		delete(b.rows, id)
 		return nil
 	})

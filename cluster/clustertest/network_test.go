@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
 
+	"github.com/nines-go/nines/cluster"
 	"github.com/nines-go/nines/cluster/clustertest"
 )
 
@@ -420,4 +421,9 @@ func TestTLSOverIt(t *testing.T) {
 		require.True(t, bytes.Equal(sent, got))
 		client.Close()
 	})
+}
+
+func TestDiscoveryInMemory(t *testing.T) {
+	net := clustertest.New(1)
+	clustertest.TestDiscovery(t, func(*testing.T) cluster.Discovery { return net.Discovery() })
 }

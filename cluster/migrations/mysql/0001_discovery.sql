@@ -8,4 +8,4 @@ CREATE TABLE IF NOT EXISTS ClusterDiscovery (
     port int NOT NULL,
     createat bigint NOT NULL,
     lastpingat bigint NOT NULL
-);
+) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

@@ -9,21 +9,26 @@ import (
 	"github.com/nines-go/nines/election/internal/core"
 )
 
-// Stats is a snapshot for people and metrics.
+// Stats is a snapshot for people and metrics. Counts are since New.
 type Stats struct {
-	Name     string
-	State    State
+	Name     string // of the election
+	State    State  // what is known now
 	Fenced   bool   // this process holds a term: LeadFenced runs
 	Unfenced bool   // and nobody else can still be acting: Lead runs
 	Running  int    // callbacks of Lead and HandleLeader that have not returned
 	Fault    string // last error of the database, "" when its last statement went well
+	Pooler   bool   // a transaction pooler was found: fail-over waits for the lease, see the package's comment
 
-	TermsWon, TermsLost            uint64
-	Looks, Acquires, Renewals      uint64
-	LostRaces, Blocked             uint64 // acquires that came second, or were held off by a fenced transaction
-	Pooler                         bool   // a transaction pooler was found: fail-over waits for the lease
-	Revokes, LockLosses, Evidences uint64
-	Faults                         uint64 // statements that failed
+	TermsWon, TermsLost uint64 // leaderships of this process that began and ended
+	Looks               uint64 // reads of the lease
+	Acquires            uint64 // attempts to take it
+	LostRaces           uint64 // those of them that came second
+	Blocked             uint64 // those of them that a fenced transaction held off
+	Renewals            uint64 // renewals that were accepted, without those inside of fenced transactions
+	Revokes             uint64 // leases taken from a leader that was thought to be gone
+	LockLosses          uint64 // times the leader's session lock was lost, or might have been
+	Evidences           uint64 // times a leader's session was found to have ended
+	Faults              uint64 // statements that failed
 }
 
 // Stats returns a snapshot.

@@ -8,7 +8,7 @@ import (
 // The fates of a process, as Fate returns them.
 const (
 	FateAlive    = "alive"
-	FateSuspect  = "suspect"  // silent for a second, or gossip doubts it: still in Alive
+	FateSuspect  = "suspect"  // its link is silent for a second: still in Alive
 	FateDraining = "draining" // takes no new work: still in Alive
 	FateLeft     = "left"     // said goodbye
 	FateDead     = "dead"     // its connections were reset and nobody listens, or it was given up for good: never comes back
@@ -194,11 +194,9 @@ func (t *table) judge(e *entry, now time.Time) string {
 		return FateSuspect
 	case e.silent:
 		return FateFailed
-	case e.absent && e.linked:
-		return FateSuspect // gossip alone does not give up a process that talks to us
-	case e.absent && e.shown && (now.Before(t.hold) || t.lately(e)):
+	case e.absent && !e.linked && e.shown && (now.Before(t.hold) || t.lately(e)):
 		return FateSuspect
-	case e.absent:
+	case e.absent && !e.linked: // gossip alone does not give up a process that talks to us
 		return FateFailed
 	case e.info != nil && e.info.Draining:
 		return FateDraining

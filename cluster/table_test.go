@@ -91,8 +91,9 @@ func TestGossipAloneDoesNotGiveUpWhoTalksToUs(t *testing.T) {
 	s.join(idB)
 	s.expect(idB, cluster.FateAlive, idA, idB)
 	s.GossipLeave(idB)
-	s.expect(idB, cluster.FateSuspect, idA, idB)
-	s.pass(time.Hour).expect(idB, cluster.FateSuspect, idA, idB)
+	s.expect(idB, cluster.FateAlive, idA, idB)
+	require.Equal(t, []string{idB + ":1"}, s.Lost(), "gossip is to have it again")
+	s.pass(time.Hour).expect(idB, cluster.FateAlive, idA, idB)
 	s.LinkDown(idB, s.now)
 	s.expect(idB, cluster.FateFailed, idA)
 }

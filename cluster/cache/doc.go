@@ -14,9 +14,10 @@
 //     after that never shows with the old value, whichever way it takes.
 //   - Invalidate returns when every member has applied it, has left, is dead, or was declared failed (about 1.2 s with profile LAN). A member whose
 //     Fate is suspect must answer or fail first; otherwise ctx ends and a *cluster.PeersError names it. It may have applied it; call again.
-//   - A node that was away drops everything before it shows anything more: after a partition as soon as it sees a member again, after a pause (a
-//     stopped process, a sleeping machine) with the first Get, before any timer has run. Nodes that meet for the first time drop too: each may
-//     have invalidated without the other. That costs loads after each join.
+//   - A node that was away drops everything before it shows anything more: after a partition before the first message of a member that is in reach
+//     again is handled, after a pause (a stopped process, a sleeping machine) with the first Get, before any timer has run. Nodes that meet for
+//     the first time drop too: each may have invalidated without the other. That costs loads after each join.
+//   - Orders keep their place: what a node posts after its Invalidate is handled after it, by other topics' handlers too.
 //   - An invalidation that comes during a load discards what that load brings. Its callers, who asked before, still get the value; whoever asks after
 //     it has a new load.
 //   - One load at a time for a key. When the ctx of the caller that loads ends, another one loads; an error of Load goes to all who waited, and
@@ -26,8 +27,9 @@
 // # Not guaranteed
 //
 //   - That a node which is cut off, and still serves, has heard of anything: until it is back it shows what it has, up to TTL old. Choose TTL for that.
-//   - The instant of a return: a message that comes with the first bytes of a healed connection can be handled before this node knows that its
-//     sender is back. Invalidations that were missed travel in front of it, on the same connection, and are handled beside it.
+//   - Events that reach a node by another way than the cluster (a poll of the database) while it is cut off: it shows them with what it has. From
+//     its return on the first guarantee holds. Those by PostBulk are no exception but for a member that is failed here and hears all the
+//     same, as in a cut of one direction: they have no order against orders.
 //   - Changes that nobody invalidates: TTL bounds those as well.
 //
 // # Failures

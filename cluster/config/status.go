@@ -1,9 +1,13 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net/url"
 	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -56,6 +60,73 @@ func (s *Store[T]) Settings() []Setting {
 		list = append(list, out)
 	}
 	return list
+}
+
+// Secrets returns the values that hold now and are marked secret, and passwords in URLs among them: what must not be shown by anything that
+// writes texts, such as the console's logs and bundle.
+func (s *Store[T]) Secrets() []string {
+	v := reflect.ValueOf(s.now.Load().values).Elem()
+	var found []string
+	for _, set := range s.schema.settings {
+		if set.hides {
+			found = secretsIn(found, tree(marshal(set.of(v).Interface())), set.typ, set.secret)
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+var inSource = regexp.MustCompile(`(?i)(?:^|[\s;&?])(?:password|pwd)=('(?:[^'\\]|\\.)*'|[^\s;&]+)|^[^:@/\s]+:(.+)@[a-z]*\(`)
+
+// passwordIn returns the password of a data source: a URL's, that of "password=…", or of "user:password@tcp(…)".
+func passwordIn(source string) (found []string) {
+	if u, err := url.Parse(source); err == nil && u.User != nil {
+		if password, ok := u.User.Password(); ok && password != "" {
+			return []string{password}
+		}
+	}
+	for _, m := range inSource.FindAllStringSubmatch(source, -1) {
+		if p := strings.Trim(m[1]+m[2], "'"); p != "" {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// secretsIn adds the texts inside a value of type t that are secret.
+func secretsIn(found []string, v any, t reflect.Type, secret bool) []string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch x := v.(type) {
+	case string:
+		if secret && x != "" {
+			found = append(found, x)
+			found = append(found, passwordIn(x)...)
+		}
+	case []any:
+		for _, e := range x {
+			if t.Kind() == reflect.Slice || t.Kind() == reflect.Array {
+				found = secretsIn(found, e, t.Elem(), secret)
+			}
+		}
+	case map[string]any:
+		for name, e := range x {
+			switch t.Kind() {
+			case reflect.Map:
+				found = secretsIn(found, e, t.Elem(), secret)
+			case reflect.Struct:
+				for f := range t.Fields() {
+					as, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+					if name == cmp.Or(as, f.Name) {
+						m, _ := (marks{secret: secret}).with(f.Tag.Get("nines"), "")
+						found = secretsIn(found, e, f.Type, m.secret)
+					}
+				}
+			}
+		}
+	}
+	return found
 }
 
 func plain(v any) string {

@@ -19,22 +19,8 @@ type press struct {
 
 // serveAction runs an action and answers {"results": {node ID: error or ""}}.
 func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", "POST")
-		http.Error(w, "console: use POST", http.StatusMethodNotAllowed)
-		return
-	}
-	if !h.cfg.AllowActions {
-		http.Error(w, "console: actions are off: set Config.AllowActions", http.StatusForbidden)
-		return
-	}
-	if err := sameOrigin(r); err != nil {
-		http.Error(w, "console: "+err.Error(), http.StatusForbidden)
-		return
-	}
 	var p press
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(&p); err != nil {
-		http.Error(w, "console: the body is not an action: "+err.Error(), http.StatusBadRequest)
+	if !h.accept(w, r, &p) {
 		return
 	}
 	a, err := h.find(p)
@@ -42,8 +28,30 @@ func (h *Handler) serveAction(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "console: "+err.Error(), http.StatusNotFound)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"results": h.run(r.Context(), a, p)})
+	h.log.Info("action", "card", p.Card, "action", p.Action, "node", p.Node, "every", a.Every, "client", r.RemoteAddr)
+	sendJSON(w, map[string]any{"results": h.run(r.Context(), a, p)})
+}
+
+// accept lets a request in that changes something, and decodes its body into v. It answers what it refuses.
+func (h *Handler) accept(w http.ResponseWriter, r *http.Request, v any) bool {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", "POST")
+		http.Error(w, "console: use POST", http.StatusMethodNotAllowed)
+		return false
+	}
+	if !h.cfg.AllowActions {
+		http.Error(w, "console: actions are off: set Config.AllowActions", http.StatusForbidden)
+		return false
+	}
+	if err := sameOrigin(r); err != nil {
+		http.Error(w, "console: "+err.Error(), http.StatusForbidden)
+		return false
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10)).Decode(v); err != nil {
+		http.Error(w, "console: the body is not what is expected here: "+err.Error(), http.StatusBadRequest)
+		return false
+	}
+	return true
 }
 
 // sameOrigin refuses what a page of another site makes a browser send.

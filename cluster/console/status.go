@@ -29,6 +29,8 @@ type document struct {
 	Verdict      verdict   `json:"verdict"`
 	Nodes        []node    `json:"nodes"`
 	AllowActions bool      `json:"allow_actions"`
+	Logs         bool      `json:"logs"`     // the answering node keeps logs
+	Settings     bool      `json:"settings"` // and shows settings
 }
 
 type verdict struct {
@@ -53,11 +55,13 @@ type node struct {
 	Draining      bool              `json:"draining"`
 	Tags          map[string]string `json:"tags,omitempty"`
 	Cards         []card            `json:"cards"`
+	LogLevel      string            `json:"log_level,omitempty"`
 	Error         string            `json:"error,omitempty"` // why it did not answer
 }
 
 type reason struct {
 	Code   string `json:"code"`
+	Level  string `json:"level"`
 	Text   string `json:"text"`
 	Remedy string `json:"remedy,omitempty"`
 }
@@ -75,6 +79,15 @@ type card struct {
 type action struct {
 	Name  string `json:"name"`
 	Every bool   `json:"every"`
+	Ask   string `json:"ask,omitempty"`
+}
+
+// report is what a node tells other consoles of itself.
+type report struct {
+	Cards    []card            `json:"cards"`
+	Reasons  []reason          `json:"reasons"` // about itself
+	Sees     map[string]string `json:"sees"`    // the states of the others
+	LogLevel string            `json:"log_level,omitempty"`
 }
 
 // local runs this node's checks and reads its figures.
@@ -82,6 +95,7 @@ func (h *Handler) local(ctx context.Context) []card {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cards := make([]card, len(h.cfg.Cards))
+	hide := newHider(h.cfg.Secrets)
 	var wg sync.WaitGroup
 	for i, c := range h.cfg.Cards {
 		wg.Go(func() {
@@ -89,13 +103,14 @@ func (h *Handler) local(ctx context.Context) []card {
 			if c.Check != nil {
 				if err := c.Check(ctx); err != nil {
 					out.Level, out.Error, out.Remedy = judge(err)
+					out.Error = hide.text(out.Error)
 				}
 			}
 			if c.Stats != nil {
 				out.Stats = encode(c.Stats())
 			}
 			for _, a := range c.Actions {
-				out.Actions = append(out.Actions, action{a.Name, a.Every})
+				out.Actions = append(out.Actions, action{a.Name, a.Every, a.Ask})
 			}
 			cards[i] = out
 		})
@@ -118,46 +133,156 @@ func judge(err error) (level, text, remedy string) {
 	return level, err.Error(), remedy
 }
 
-func (h *Handler) answerStatus(ctx context.Context, _ string, _ []byte) ([]byte, error) {
-	return json.Marshal(h.local(ctx))
+func (h *Handler) answerStatus(ctx context.Context, _ string, _ struct{}) (report, error) {
+	return h.report(ctx), nil
 }
 
-// status asks every node for its cards and puts them beside what this node knows of the members.
-func (h *Handler) status(ctx context.Context) document {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+func (h *Handler) report(ctx context.Context) report {
 	n := h.cfg.Node
-	var own []card
-	var replies map[string]cluster.Reply
+	out := report{Cards: h.local(ctx), Reasons: []reason{}, Sees: map[string]string{}}
+	for _, m := range n.Status().Members {
+		if m.Member.ID == n.ID() {
+			out.Reasons = member(m).Reasons
+		} else {
+			out.Sees[m.Member.ID] = string(m.Member.State)
+		}
+	}
+	if h.cfg.Logs != nil {
+		out.LogLevel = h.cfg.Logs.Level().String()
+	}
+	return out
+}
+
+// shared is a status that several viewers of the same moment share.
+type shared struct {
+	mu      sync.Mutex
+	flight  chan struct{} // closed when doc is there
+	doc     document
+	made    time.Time
+	pending bool
+}
+
+const freshFor = 400 * time.Millisecond
+
+// recent is status, at most freshFor old.
+func (h *Handler) recent(ctx context.Context) (document, error) {
+	s := &h.doc
+	for {
+		s.mu.Lock()
+		if time.Since(s.made) < freshFor {
+			defer s.mu.Unlock()
+			return s.doc, nil
+		}
+		if !s.pending {
+			s.pending, s.flight = true, make(chan struct{})
+			s.mu.Unlock()
+			doc := h.status(context.WithoutCancel(ctx)) // others wait for it
+			s.mu.Lock()
+			s.doc, s.made, s.pending = doc, time.Now(), false
+			close(s.flight)
+			s.mu.Unlock()
+			return doc, nil
+		}
+		flight := s.flight
+		s.mu.Unlock()
+		select {
+		case <-flight:
+		case <-ctx.Done():
+			return document{}, context.Cause(ctx)
+		}
+	}
+}
+
+// status asks every node about itself and puts that beside what this node knows of the members.
+func (h *Handler) status(ctx context.Context) document {
+	n := h.cfg.Node
+	answers := map[string]answer[report]{}
+	var own report
 	var wg sync.WaitGroup
-	wg.Go(func() { own = h.local(ctx) })
-	wg.Go(func() { replies = n.Gather(ctx, statusTopic, nil) })
+	wg.Go(func() { own = h.report(ctx) })
+	wg.Go(func() {
+		if len(n.Alive()) > 1 {
+			answers = ask[report](ctx, n, "", statusTopic, struct{}{})
+		}
+	})
 	wg.Wait()
 
 	self := n.ID()
-	doc := document{Schema: 1, At: time.Now(), Node: self, AllowActions: h.cfg.AllowActions}
+	answers[self] = answer[report]{Value: &own}
+	doc := document{
+		Schema: 1, At: time.Now(), Node: self, AllowActions: h.cfg.AllowActions, Logs: h.cfg.Logs != nil, Settings: h.cfg.Settings != nil, Nodes: []node{},
+	}
 	for _, m := range n.Status().Members {
 		out := member(m)
 		out.Self = m.Member.ID == self
-		reply, asked := replies[m.Member.ID]
-		switch {
-		case out.Self:
-			out.Cards = own
-		case !asked:
-		case reply.Err != nil:
-			out.Error = reply.Err.Error()
-		default:
-			if err := json.Unmarshal(reply.Payload, &out.Cards); err != nil {
-				out.Error = "its answer cannot be read: " + err.Error()
-			}
+		if a, asked := answers[m.Member.ID]; asked {
+			out.take(a)
 		}
 		doc.Nodes = append(doc.Nodes, out)
 	}
+	disagree(doc.Nodes, answers)
 	slices.SortStableFunc(doc.Nodes, func(a, b node) int {
 		return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID)
 	})
 	doc.Verdict = conclude(doc.Nodes)
 	return doc
+}
+
+// take puts what a node says of itself beside what is known of it here.
+func (n *node) take(a answer[report]) {
+	if a.Value == nil {
+		n.Error = a.Error
+		return
+	}
+	n.LogLevel = a.Value.LogLevel
+	if a.Value.Cards != nil {
+		n.Cards = a.Value.Cards
+	}
+	for _, r := range a.Value.Reasons {
+		if !slices.Contains(n.Reasons, r) {
+			n.add(r)
+		}
+	}
+}
+
+func (n *node) add(r reason) {
+	n.Reasons = append(n.Reasons, r)
+	if rank[r.Level] > rank[n.Level] {
+		n.Level = r.Level
+	}
+}
+
+var rank = map[string]int{"green": 0, "amber": 1, "red": 2}
+
+// disagree says where a member is not seen by all as the answering node sees it: a cut, most often.
+func disagree(nodes []node, answers map[string]answer[report]) {
+	names := map[string]string{}
+	for _, n := range nodes {
+		names[n.ID] = cmp.Or(n.Name, n.ID)
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		var by []string
+		state := ""
+		for id, a := range answers {
+			if a.Value == nil || id == n.ID {
+				continue
+			}
+			switch sees := a.Value.Sees[n.ID]; sees {
+			case "suspect", "failed", "dead":
+				if n.State == "alive" || n.State == "draining" {
+					by, state = append(by, names[id]), sees
+				}
+			}
+		}
+		if len(by) > 0 {
+			slices.Sort(by)
+			n.add(reason{
+				Code: "unlike", Level: "amber", Text: fmt.Sprintf("%s is %s for %s", names[n.ID], state, strings.Join(by, ", ")),
+				Remedy: "let every host reach every other over TCP and UDP; if it has just come back, wait a second",
+			})
+		}
+	}
 }
 
 func member(m cluster.MemberStatus) node {
@@ -167,24 +292,33 @@ func member(m cluster.MemberStatus) node {
 		ClockOffset: m.Member.ClockOffset.Seconds(), Draining: m.Member.Draining, Tags: m.Member.Tags, Cards: []card{}, Reasons: []reason{},
 	}
 	for _, r := range m.Reasons {
-		out.Reasons = append(out.Reasons, reason{r.Code, r.Text, r.Remedy})
+		out.Reasons = append(out.Reasons, reason{r.Code, r.Level.String(), r.Text, r.Remedy})
 	}
 	return out
 }
 
+// standing are findings that stay as long as the configuration does: any other says more.
+var standing = []string{cluster.CodeKeyless, cluster.CodeAddress}
+
 // conclude is the one line at the top: the worst that any node says, with its remedy.
 func conclude(nodes []node) verdict {
-	rank := map[string]int{"green": 0, "amber": 1, "red": 2}
-	present := 0
+	present, found, weight := 0, 0, 0
 	worst := verdict{Level: "green"}
-	note := func(level, text, remedy string) {
-		if rank[level] <= rank[worst.Level] {
+	note := func(level, code, text, remedy string) {
+		w := 2 * rank[level]
+		if w > 0 {
+			found++
+		}
+		if slices.Contains(standing, code) {
+			w--
+		}
+		if w <= weight {
 			return
 		}
 		if remedy != "" {
 			text += ": " + remedy
 		}
-		worst = verdict{level, text}
+		worst, weight = verdict{level, text}, w
 	}
 	for _, n := range nodes {
 		name := cmp.Or(n.Name, n.ID)
@@ -196,28 +330,26 @@ func conclude(nodes []node) verdict {
 			if !strings.HasPrefix(text, name+" ") {
 				text = name + ": " + text
 			}
-			note(n.Level, text, r.Remedy)
+			note(r.Level, r.Code, text, r.Remedy)
 		}
 		for _, c := range n.Cards {
-			note(c.Level, name+", "+c.Name+": "+c.Error, c.Remedy)
+			note(c.Level, "", name+", "+c.Name+": "+c.Error, c.Remedy)
 		}
 		if n.Error != "" {
-			note("amber", name+" does not answer the console: "+n.Error, "")
+			note("amber", "", name+" does not answer the console: "+n.Error, "")
 		}
-		note(n.Level, name+" is "+n.State, "")
 	}
-	if worst.Level == "green" {
+	switch {
+	case worst.Level == "green":
 		worst.Text = fmt.Sprintf("%d of %d nodes are well", present, len(nodes))
+	case found > 1:
+		worst.Text += fmt.Sprintf(" (and %d more)", found-1)
 	}
 	return worst
 }
 
 func (h *Handler) serveStatus(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(h.status(r.Context()))
+	sendJSON(w, h.status(r.Context()))
 }
 
 // serveEvents streams the status once a second; the page falls back to polling where a proxy does not let the stream through.
@@ -229,7 +361,11 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		b, err := json.Marshal(h.status(r.Context()))
+		doc, err := h.recent(r.Context())
+		if err != nil {
+			return
+		}
+		b, err := json.Marshal(doc)
 		if err != nil {
 			return
 		}

@@ -26,44 +26,10 @@ const (
 
 const maxControlReply = 256 << 10
 
-// senders is the bounded buffer of each sender and lane before handlers.
-type senders struct {
-	mu sync.Mutex
-	m  map[senderKey]*credit
-}
-
-type senderKey struct {
-	from string
-	lane link.Lane
-}
-
-func newSenders() senders { return senders{m: map[senderKey]*credit{}} }
-
-func (s *senders) get(from string, lane link.Lane) *credit {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := senderKey{from, lane}
-	c := s.m[k]
-	if c == nil {
-		c = newCredit(inboxCredit)
-		s.m[k] = c
-	}
-	return c
-}
-
-func (s *senders) forget(from string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, lane := range []link.Lane{laneLive, laneBulk} {
-		delete(s.m, senderKey{from, lane})
-	}
-}
-
-// frame takes what a link brings. On the lanes of messages it waits while too much of the sender's waits for handlers; the control lane never
-// waits.
+// frame takes what the control lane of a link brings; it never waits.
 func (n *Node) frame(from string, lane link.Lane, b []byte) {
-	if len(b) > 0 && b[0] >= kindInfo && b[0] <= kindHear {
-		if lane == link.Control {
+	if len(b) > 0 && b[0] >= kindInfo {
+		if b[0] <= kindHear { // others are of a later version
 			n.control(from, b)
 		}
 		return
@@ -73,30 +39,11 @@ func (n *Node) frame(from string, lane link.Lane, b []byte) {
 		n.log.Warn("message cannot be read", "peer", from, "err", err)
 		return
 	}
-	switch m.kind {
+	switch m.kind { // no message belongs here
 	case kindTaken:
 		n.calls.finish(from, m.id, answer{})
-		return
 	case kindReply:
 		n.calls.finish(from, m.id, replied(from, m))
-		return
-	}
-	if lane == link.Control {
-		return // no message belongs there
-	}
-	c := n.senders.get(from, lane)
-	size := min(int64(len(b)+64), inboxCredit)
-	if c.take(n.runCtx, size) != nil {
-		return
-	}
-	d := delivery{from: from, payload: append([]byte(nil), m.body...), at: time.Now(), done: func() { c.give(size) }}
-	if m.kind == kindRequest {
-		d.reply = func(b []byte, err error) { n.reply(from, m.id, b, err) }
-	}
-	n.meetings.message(from)
-	n.inbox.deliver(m.topic, d)
-	if m.kind == kindSend {
-		n.respond(from, link.Control, envelope(kindTaken, "", m.id), nil)
 	}
 }
 
@@ -309,7 +256,7 @@ func (n *Node) respond(to string, lane link.Lane, head, body []byte) {
 	n.spawn(func() { _ = n.carry(n.runCtx, to, lane, head, body) })
 }
 
-// reply answers a request.
+// reply answers a request. It waits for room: until then the request holds its sender's credit.
 func (n *Node) reply(to string, id uint64, b []byte, err error) {
 	if n.runCtx.Err() != nil {
 		return // this process ends: the asker learns that
@@ -331,5 +278,5 @@ func (n *Node) reply(to string, id uint64, b []byte, err error) {
 	if len(b) > maxControlReply {
 		lane = link.Bulk
 	}
-	n.respond(to, lane, head, b)
+	_ = n.carry(n.runCtx, to, lane, head, b) // an error is the end of one of the two
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -57,8 +56,6 @@ func (n *Node) Meetings() uint64 { return n.meetings.count.Load() }
 // where messages are taken from the link. It must return at once: no locks that others hold for long, no I/O, no calls of this Node that
 // wait. Messages by PostBulk have no order against the others here either.
 func (n *Node) HandleInline(topic string, fn func(ctx context.Context, from string, payload []byte) ([]byte, error)) (stop func()) {
-	if topic == "" || len(topic) > maxTopic || fn == nil {
-		panic(fmt.Sprintf("cluster: HandleInline(%q): the topic must have 1 to %d bytes and fn must not be nil", topic, maxTopic))
-	}
+	checkHandle("HandleInline", topic, fn)
 	return n.inbox.register(topic, &registration{fn: fn, inline: true})
 }

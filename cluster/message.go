@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 )
 
 // Kinds of message envelope: kind, length of topic, topic, for all but post an ID, body. A reply's body starts with a status.
@@ -27,7 +26,8 @@ const (
 	statusClosed    = 4
 )
 
-const maxTopic = 255
+// MaxTopic is how many bytes a topic may have.
+const MaxTopic = 255
 
 // envelope is what precedes the body on a link.
 func envelope(kind byte, topic string, id uint64) []byte {
@@ -143,12 +143,25 @@ func (c *calls) fail(to string, err error) {
 // Handle may be called before Run, and after messages have come: a topic without handler holds up to 4 MiB for up to 60 s (all topics
 // together 16 MiB), and a request for it is answered ErrNoHandler after 1 s. What is held beyond that is dropped and counted in
 // Stats.Unhandled. After stop, and unless Handle is called again, the topic's messages are dropped at once.
-// The topic may have 255 bytes; a longer or empty one panics, as does a nil fn. Of several handlers of one topic the newest is in charge.
+// The topic may have MaxTopic bytes; a longer or empty one panics, as does a nil fn. Of several handlers of one topic the newest is in charge.
 func (n *Node) Handle(topic string, fn func(ctx context.Context, from string, payload []byte) ([]byte, error)) (stop func()) {
-	if topic == "" || len(topic) > maxTopic || fn == nil {
-		panic(fmt.Sprintf("cluster: Handle(%q): the topic must have 1 to %d bytes and fn must not be nil", topic, maxTopic))
-	}
+	checkHandle("Handle", topic, fn)
 	return n.inbox.handle(topic, fn)
+}
+
+// checkHandle panics where a handler could never be called: a programmer's mistake, also where a product has put the topic together from a
+// name and another topic.
+func checkHandle(method, topic string, fn Handler) {
+	if topic == "" || len(topic) > MaxTopic {
+		panic("cluster: " + method + ": " + topicError(topic).Error())
+	}
+	if fn == nil {
+		panic("cluster: " + method + ": fn is nil")
+	}
+}
+
+func topicError(topic string) error {
+	return fmt.Errorf("topic %.40q has %d bytes; use 1 to %d (MaxTopic), names that are part of it included", topic, len(topic), MaxTopic)
 }
 
 // Send returns nil when the process to has taken the message: its handler will run, unless that process ends first. An error leaves it open
@@ -168,6 +181,9 @@ func (n *Node) Send(ctx context.Context, to, topic string, payload []byte) error
 // them in that order, each once, also over reconnections. It is lost only with that process (Fate dead, left, or given up for good). Post
 // blocks within ctx while the peer has no credit left. To this node itself: the same, without a link.
 func (n *Node) Post(ctx context.Context, to, topic string, payload []byte) error {
+	if n.postQuick(to, topic, payload) {
+		return nil
+	}
 	if err := n.ready(ctx, to, topic, payload); err != nil {
 		return wrap("post", to, topic, err)
 	}
@@ -177,8 +193,20 @@ func (n *Node) Post(ctx context.Context, to, topic string, payload []byte) error
 	return wrap("post", to, topic, n.carry(ctx, to, laneLive, envelope(kindPost, topic, 0), payload))
 }
 
+// postQuick is Post where nothing stands in the way.
+func (n *Node) postQuick(to, topic string, payload []byte) bool {
+	m := n.quick.Load()
+	if m == nil || topic == "" || len(topic) > MaxTopic || len(payload) > n.cfg.MaxMessage {
+		return false
+	}
+	return m.TryPostTopic(to, laneLive, kindPost, topic, payload)
+}
+
 // TryPost is Post that never blocks: ErrBackpressure.
 func (n *Node) TryPost(to, topic string, payload []byte) error {
+	if n.postQuick(to, topic, payload) {
+		return nil
+	}
 	if err := n.check(to, topic, payload); err != nil {
 		return wrap("post", to, topic, err)
 	}
@@ -303,8 +331,8 @@ func (n *Node) everyone(ctx context.Context) ([]string, error) {
 // check refuses what can never be sent.
 func (n *Node) check(to, topic string, payload []byte) error {
 	switch {
-	case topic == "" || len(topic) > maxTopic:
-		return fmt.Errorf("topic has %d bytes, want 1 to %d", len(topic), maxTopic)
+	case topic == "" || len(topic) > MaxTopic:
+		return topicError(topic)
 	case len(payload) > n.cfg.MaxMessage:
 		return ErrTooLarge
 	}
@@ -375,32 +403,23 @@ func (n *Node) ask(ctx context.Context, kind byte, to, topic string, payload []b
 
 // local delivers to this node itself: in order, not on the caller's goroutine.
 func (n *Node) local(ctx context.Context, topic string, payload []byte, reply func([]byte, error)) error {
-	size := localSize(topic, payload)
-	if err := n.loopback.take(ctx, size); err != nil {
+	if err := n.loopback.take(ctx, cost(topic, payload)); err != nil {
 		return err
 	}
-	n.loop(topic, payload, size, reply)
+	n.loop(topic, payload, reply)
 	return nil
 }
 
 func (n *Node) tryLocal(topic string, payload []byte) error {
-	size := localSize(topic, payload)
-	if !n.loopback.try(size) {
+	if !n.loopback.try(cost(topic, payload)) {
 		return ErrBackpressure
 	}
-	n.loop(topic, payload, size, nil)
+	n.loop(topic, payload, nil)
 	return nil
 }
 
-func localSize(topic string, payload []byte) int64 {
-	return min(int64(len(payload)+len(topic)+64), inboxCredit)
-}
-
-func (n *Node) loop(topic string, payload []byte, size int64, reply func([]byte, error)) {
-	n.inbox.deliver(topic, delivery{
-		from: n.ID(), payload: append([]byte(nil), payload...), reply: reply, at: time.Now(),
-		done: func() { n.loopback.give(size) },
-	})
+func (n *Node) loop(topic string, payload []byte, reply func([]byte, error)) {
+	n.inbox.deliver(topic, delivery{from: n.ID(), payload: payload, reply: reply, credit: n.loopback})
 }
 
 func replied(from string, m message) answer {

@@ -26,10 +26,10 @@ type Node struct {
 	loopback *credit
 	relays   relays
 	ring     *ring
-	senders  senders
 	hooks    *hookQueue
-	protocol uint16 // that is spoken at most
-	retain   int    // bytes kept for each peer; 0 is the links' default
+	protocol uint16                    // that is spoken at most
+	quick    atomic.Pointer[link.Mesh] // mesh, while messages can be sent
+	retain   int                       // bytes kept for each peer; 0 is the links' default
 	pause    *pauseWatch
 	judges   judges
 	meetings meetings
@@ -94,7 +94,7 @@ func New(cfg Config) (*Node, error) {
 	now := time.Now()
 	n := &Node{
 		cfg: cfg, protocol: protocol, id: newID(), ring: newRing(cfg.Keys),
-		inbox: newInbox(), calls: newCalls(), loopback: newCredit(inboxCredit), senders: newSenders(), hooks: newHookQueue(),
+		inbox: newInbox(), calls: newCalls(), loopback: newCredit(inboxCredit), hooks: newHookQueue(),
 		pause:   newPauseWatch(cfg.Profile.timings().suspicionTime(), cfg.Network),
 		running: make(chan struct{}), registered: make(chan struct{}), settled: make(chan struct{}), ended: make(chan struct{}),
 		kick: make(chan struct{}, 1), again: make(chan struct{}, 1), fatal: make(chan error, 1), discovery: make(chan struct{}, 1),
@@ -106,6 +106,7 @@ func New(cfg Config) (*Node, error) {
 		ServicePort: cfg.ServicePort, Keyless: len(cfg.Keys) == 0, Tags: map[string]string{},
 	}
 	n.table = newTable(n.self, "", now)
+	n.inbox.answer = n.reply
 	n.log = cfg.Logger.With("node", cfg.NodeName)
 	return n, nil
 }
@@ -231,6 +232,9 @@ func (n *Node) update(fn func(t *table, now time.Time)) {
 		n.todo[id] = struct{}{}
 		if e := n.table.members[id]; e != nil && (e.left || e.dead) {
 			over = append(over, id)
+			if n.mesh != nil {
+				n.mesh.Shut(id)
+			}
 		}
 	}
 	n.publishLocked()

@@ -50,6 +50,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 // finish ends the life, once all goroutines have.
 func (n *Node) finish() {
+	n.quick.Store(nil)
 	n.inbox.close()
 	close(n.ended)
 	n.mu.Lock()
@@ -150,6 +151,7 @@ func (n *Node) runCluster(ctx context.Context, cancel func()) error {
 		return err
 	}
 	defer n.gossip.Shutdown()
+	n.quick.Store(n.mesh)
 	close(n.running)
 	n.log.Info("node runs", "id", n.ID(), "cluster", n.cfg.ClusterName, "addr", adv.String(), "from", adv.From)
 	if adv.Warn != "" {
@@ -281,7 +283,7 @@ func (n *Node) newMesh() (*link.Mesh, error) {
 		Relay:    n.relay,
 		Keep:     n.ring.streams.Trusts,
 		Compress: n.cfg.Compress, Protocol: n.protocol,
-		OnFrame: n.frame,
+		OnFrame: n.frame, Taker: n.intake,
 		OnUp: func(id string) {
 			n.meetings.up(id)
 			n.update(func(t *table, now time.Time) { t.linkUp(id, now) })

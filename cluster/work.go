@@ -70,7 +70,6 @@ func (n *Node) follow(ctx context.Context, e entry) {
 	switch e.fate {
 	case FateLeft, FateDead:
 		n.mesh.Forget(e.id)
-		n.senders.forget(e.id)
 		n.wire.forget(e.id)
 		if e.fate == FateDead && n.oldest() {
 			n.spawn(func() {

@@ -61,6 +61,9 @@ type Config struct {
 	// back-pressure for that sender and lane and for nobody else.
 	OnFrame func(from string, lane Lane, payload []byte)
 
+	// Taker returns what takes the payloads of one sender and lane in place of OnFrame, or nil; nil is OnFrame for all.
+	Taker func(from string, lane Lane) Taker
+
 	// The following run one at a time, in the order of what happened, beside the work of the links. All may be nil.
 	OnUp      func(id string) // the link carries frames both ways
 	OnDown    func(id string) // it ended or was silent for a second; frames are kept and sent when it is up again
@@ -77,6 +80,17 @@ type Config struct {
 	Retain int // bytes of unacknowledged frames for each peer; default DefaultRetain
 	Window int // bytes for each peer and lane that wait for OnFrame; default DefaultWindow
 	Logger *slog.Logger
+}
+
+// Taker takes the payloads of one sender and lane, in order. Its methods are called by one goroutine at a time. Payloads are valid until the
+// call returns.
+type Taker interface {
+	// Take takes a payload at once, or reports that it cannot. It runs where the connection is read, and must not wait.
+	Take(payload []byte) bool
+	// Flush follows a series of calls of Take, and must not wait either.
+	Flush()
+	// Handle takes a payload that Take did not. Blocking is back-pressure for that sender and lane and for nobody else.
+	Handle(payload []byte)
 }
 
 func (c *Config) validate() error {

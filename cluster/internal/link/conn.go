@@ -328,7 +328,7 @@ func (c *conn) frames(b []byte) (used, need int, err error) {
 	}
 	flush := func() {
 		if run.end > run.start && !p.over.Load() {
-			p.in[run.lane].add(b[run.start:run.end])
+			p.bring(run.lane, b[run.start:run.end])
 		}
 		run.start = run.end
 	}

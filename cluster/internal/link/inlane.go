@@ -13,6 +13,9 @@ type inLane struct {
 	consumed atomic.Uint64 // bytes of the lane that were handled
 	granted  atomic.Uint64 // limit that the peer was told
 
+	taker Taker    // nil: OnFrame
+	asm   assembly // of whoever takes: the reader while the goroutine is idle, else the goroutine
+
 	mu     sync.Mutex
 	blocks []*block
 	idle   bool
@@ -81,14 +84,13 @@ func (in *inLane) swap(empty []*block, end <-chan struct{}) []*block {
 func (p *peer) take(lane Lane) {
 	in := &p.in[lane]
 	var list []*block
-	var asm assembly
 	for {
 		if list = in.swap(list, p.end); list == nil {
 			return
 		}
 		for i, b := range list {
 			list[i] = nil
-			if err := p.takeBlock(lane, b.buf, &asm); err != nil { // the reader has checked the frames: the peer does not keep to the protocol
+			if err := p.takeBlock(lane, b.buf); err != nil { // the reader has checked the frames: the peer does not keep to the protocol
 				p.m.log.Error("link: malformed payload, peer given up", "peer", p.id, "lane", lane, "error", err)
 				p.giveUp()
 				return
@@ -101,22 +103,29 @@ func (p *peer) take(lane Lane) {
 	}
 }
 
-func (p *peer) takeBlock(lane Lane, b []byte, asm *assembly) error {
+func (p *peer) takeBlock(lane Lane, b []byte) error {
+	in := &p.in[lane]
 	pending := 0 // consumed, not yet told
 	for len(b) > 0 && !p.over.Load() {
 		h, payload, size, err := parseFrame(b)
 		if err != nil {
 			return err
 		}
-		if h.typ != typeData || asm.want != 0 {
-			if payload, err = asm.add(h.typ, payload); err != nil {
+		if h.typ != typeData || in.asm.want != 0 {
+			if payload, err = in.asm.add(h.typ, payload); err != nil {
 				return err
 			}
 		}
 		if payload != nil {
-			p.m.cfg.OnFrame(p.id, lane, payload[:len(payload):len(payload)])
+			payload = payload[:len(payload):len(payload)]
+			switch {
+			case in.taker == nil:
+				p.m.cfg.OnFrame(p.id, lane, payload)
+			case !in.taker.Take(payload):
+				in.taker.Handle(payload)
+			}
 			if h.typ != typeData {
-				asm.done()
+				in.asm.done()
 			}
 		}
 		b = b[size:]
@@ -125,8 +134,40 @@ func (p *peer) takeBlock(lane Lane, b []byte, asm *assembly) error {
 			pending = 0
 		}
 	}
+	if in.taker != nil {
+		in.taker.Flush()
+	}
 	p.consume(lane, uint64(pending))
 	return nil
+}
+
+// bring hands frames of one lane on. Where nothing waits in it they are taken at once, by the reader, which saves a copy and a goroutine's
+// waking; the rest is the lane's goroutine's.
+func (p *peer) bring(lane Lane, frames []byte) {
+	in := &p.in[lane]
+	if in.taker != nil && in.isIdle() {
+		taken := 0
+		for taken < len(frames) && in.asm.want == 0 {
+			h, payload, size, err := parseFrame(frames[taken:])
+			if err != nil || h.typ != typeData || !in.taker.Take(payload[:len(payload):len(payload)]) {
+				break
+			}
+			taken += size
+		}
+		in.taker.Flush()
+		p.consume(lane, uint64(taken))
+		frames = frames[taken:]
+	}
+	if len(frames) > 0 {
+		in.add(frames)
+	}
+}
+
+// isIdle reports whether the lane's goroutine waits for frames. Only the reader, by add, ends that.
+func (in *inLane) isIdle() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.idle && len(in.blocks) == 0
 }
 
 const consumeStep = 16 << 10

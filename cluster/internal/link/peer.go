@@ -15,6 +15,7 @@ type peer struct {
 
 	in   [lanes]inLane
 	over atomic.Bool   // given up, forgotten or the mesh has ended; set under mu
+	shut atomic.Bool   // TryPostTopic is refused, see Shut
 	end  chan struct{} // closed with over
 	kick chan struct{} // wakes manage
 
@@ -55,6 +56,9 @@ func newPeer(m *Mesh, id string) *peer {
 		p.out[l] = newOutLane(l)
 		p.recv[l].next = 1
 		p.in[l].wake = make(chan struct{}, 1)
+		if m.cfg.Taker != nil {
+			p.in[l].taker = m.cfg.Taker(id, l)
+		}
 	}
 	return p
 }

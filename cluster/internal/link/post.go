@@ -56,6 +56,30 @@ func (p *peer) post(ctx context.Context, wait bool, lane Lane, parts [][]byte) e
 	return p.postSlow(ctx, wait, o, n, size, parts) // unlocks
 }
 
+// tryPostTopic is post without waiting, for what makes the most of the traffic.
+func (p *peer) tryPostTopic(lane Lane, kind byte, topic string, body []byte) bool {
+	n := 2 + len(topic) + len(body)
+	size := headerSize + n
+	o := &p.out[lane]
+	p.mu.Lock()
+	if n > maxWhole || p.shut.Load() || p.over.Load() || o.busy || len(o.queue) > 0 || !p.admitsLocked(o, size) {
+		p.mu.Unlock()
+		return false
+	}
+	p.reserveLocked(o, size)
+	seq := o.nextSeq
+	b := o.grow(size)
+	putHeader(b, header{typeData, flagCritical | flagSequenced, lane, seq}, n)
+	b[headerSize], b[headerSize+1] = kind, byte(len(topic))
+	b = b[headerSize+2:]
+	copy(b[copy(b, topic):], body)
+	c := p.conn
+	wake := c.wakeLocked()
+	p.mu.Unlock()
+	c.signal(wake)
+	return true
+}
+
 func (p *peer) overErrLocked() error {
 	if p.closed {
 		return ErrClosed

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,9 +24,14 @@ func TestNewReportsEveryFault(t *testing.T) {
 	var noMember *electiontest.Member
 	var noDB *sqlx.DB
 	_, err := election.New(election.Config{
-		Members: noMember, DB: noDB, Name: "a b", TTL: time.Millisecond, StableFor: -1, Quorum: -1, EarlyLead: election.Proven,
+		Members: noMember, DB: noDB, Name: "a b", TTL: time.Millisecond, StableFor: -1, Quorum: -1, EarlyLead: -1,
 	})
 	require.Error(t, err)
+	_, err2 := election.New(election.Config{Members: electiontest.New().Join("a"), EarlyLead: 7, Name: strings.Repeat("n", 129)})
+	require.ErrorContains(t, err2, "EarlyLead is 7: use Quiet or Proven")
+	require.ErrorContains(t, err2, "use at most 128 bytes")
+	_, err2 = election.New(election.Config{Members: electiontest.New().Join("a"), Quorum: 3, EarlyLead: election.Proven})
+	require.ErrorContains(t, err2, "EarlyLead is Proven: leave it out without a DB")
 	for _, part := range []string{"Members is a nil *electiontest.Member", "DB is a nil *sqlx.DB", `Name is "a b"`, "TTL is 1ms: use 1s to 5m0s", "StableFor", "Quorum", "EarlyLead"} {
 		require.ErrorContains(t, err, part)
 	}

@@ -19,9 +19,28 @@ const (
 
 func (e *Elector) callTopic(topic string) string { return e.topic() + "/call/" + topic }
 
+// maxTopic is the longest topic of a cluster.
+const maxTopic = 255
+
+// checkTopic says what is wrong with a topic of HandleLeader and Forward.
+func (e *Elector) checkTopic(topic string) error {
+	if most := maxTopic - len(e.callTopic("")); topic == "" || len(topic) > most {
+		return fmt.Errorf("election: topic %q has %d bytes: use 1 to %d, which is what the election's name of %d bytes leaves of the cluster's %d", topic, len(topic), most, len(e.cfg.Name), maxTopic)
+	}
+	return nil
+}
+
 // HandleLeader answers Forward on the topic while this node leads and nobody else can still be acting. The context of fn ends with the
 // leadership; term is for Fence. The payload is valid until fn returns. All nodes that may lead register the same topics.
+//
+// The topic may have 240 bytes less those of Config.Name; a longer or empty one panics, as does a nil fn.
 func (e *Elector) HandleLeader(topic string, fn func(ctx context.Context, term uint64, payload []byte) ([]byte, error)) (stop func()) {
+	if err := e.checkTopic(topic); err != nil {
+		panic(err.Error())
+	}
+	if fn == nil {
+		panic(fmt.Sprintf("election: HandleLeader(%q) of a nil function", topic))
+	}
 	e.mu.Lock()
 	if e.handlers == nil {
 		e.handlers = map[string]leaderFunc{}
@@ -84,6 +103,9 @@ func (e *LeaderError) Error() string {
 // next leader too: then it may have run twice, so requests that must not should carry an ID. An error of the handler is a *LeaderError.
 // With no leader until ctx ends, the error is ErrNoLeader.
 func (e *Elector) Forward(ctx context.Context, topic string, payload []byte) ([]byte, error) {
+	if err := e.checkTopic(topic); err != nil {
+		return nil, err
+	}
 	var last error
 	for try := 0; ; try++ {
 		if e.life.Closed() {

@@ -17,6 +17,7 @@ type Cluster struct {
 	fates   map[string]string // of those that are gone
 	cut     map[[2]string]bool
 	calls   sync.WaitGroup
+	longest int // topic
 }
 
 // New returns an empty cluster.
@@ -63,6 +64,13 @@ func (m *Member) Settle() {
 	defer m.c.mu.Unlock()
 	m.settled = true
 	m.c.notifyLocked()
+}
+
+// LimitTopics makes Handle and Request refuse topics of more than n bytes, as a *cluster.Node does with 255.
+func (c *Cluster) LimitTopics(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.longest = n
 }
 
 // Remove takes a member out, with the fate that the others see: "left", "dead" or "failed". The member itself goes on and sees only itself.
@@ -195,6 +203,9 @@ func (m *Member) SetTag(key, value string) error {
 func (m *Member) Handle(topic string, fn func(ctx context.Context, from string, payload []byte) ([]byte, error)) (stop func()) {
 	m.c.mu.Lock()
 	defer m.c.mu.Unlock()
+	if topic == "" || m.c.longest > 0 && len(topic) > m.c.longest {
+		panic(fmt.Sprintf("electiontest: Handle(%q): the topic has %d bytes", topic, len(topic)))
+	}
 	m.handlers[topic] = fn
 	return func() {
 		m.c.mu.Lock()

@@ -118,6 +118,11 @@ func (m *Advisory) plan(now Now) []Action {
 		if x, _ := m.claimant(); x.ID != m.view.Me {
 			return m.end(now, fmt.Sprintf("%s, a lower ID, leads too", x.ID))
 		}
+		if m.last > m.term && m.giving == nil { // a partition has ended: the other side's term was higher, and terms have to rise
+			m.term = m.last + 1
+			m.last = m.term
+			return []Action{Claim{Term: m.term}}
+		}
 		if give := m.giving; give != nil && give.stepping {
 			if m.running == 0 || now.Mono >= give.until {
 				return m.end(now, give.why)

@@ -133,11 +133,17 @@ func (c *Config) validate() error {
 	if len(c.ClusterName) > 64 {
 		bad("ClusterName %q has %d bytes; use at most 64", c.ClusterName, len(c.ClusterName))
 	}
+	if !plain(c.ClusterName) {
+		bad("ClusterName %q begins or ends with white space, or has control characters or broken UTF-8; leave them out, as nobody sees that names differ in them", c.ClusterName)
+	}
 	if len(c.NodeName) > 255 {
-		bad("NodeName has %d bytes; use at most 255", len(c.NodeName))
+		bad("NodeName %.20q… has %d bytes; use at most 255", c.NodeName, len(c.NodeName))
 	}
 	if len(c.Version) > 64 {
-		bad("Version has %d bytes; use at most 64", len(c.Version))
+		bad("Version %.20q… has %d bytes; use at most 64", c.Version, len(c.Version))
+	}
+	if c.Schema < 0 {
+		bad("Schema %d is negative; use the number of the last migration, or 0 for none", c.Schema)
 	}
 	if c.RetryInterval < 0 {
 		bad("RetryInterval %v is negative; use 0 for the default of 2 s", c.RetryInterval)
@@ -185,20 +191,7 @@ func (c *Config) validateCluster(bad func(string, ...any)) {
 	if c.TLS != nil {
 		c.TLS.validate(len(c.Keys), bad)
 	}
-	if c.GossipPort < 0 || c.GossipPort > 65535 {
-		bad("GossipPort %d is out of range; use 1 to 65535, or 0 for %d", c.GossipPort, DefaultPort)
-	}
-	if c.ServicePort < 0 || c.ServicePort > 65535 {
-		bad("ServicePort %d is out of range; use 1 to 65535, or 0 for none", c.ServicePort)
-	}
-	if _, port, err := splitAddr(c.BindAddr); err != nil {
-		bad("BindAddr %q: %v; use \"host\" or \"host:port\"", c.BindAddr, err)
-	} else if port > 0 && c.GossipPort > 0 && port != c.GossipPort {
-		bad("BindAddr %q and GossipPort %d name two ports; clear one of them", c.BindAddr, c.GossipPort)
-	}
-	if _, _, err := splitAddr(c.AdvertiseAddr); err != nil {
-		bad("AdvertiseAddr %q: %v; use \"host\" or \"host:port\"", c.AdvertiseAddr, err)
-	}
+	c.validateAddresses(bad)
 }
 
 // splitAddr reads "host", "host:port" or a bare IPv6 address. The port is -1 where there is none.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"net"
 	"slices"
 	"time"
@@ -160,4 +161,13 @@ func (n *Node) ResolveWith(r *net.Resolver) {
 	if d, ok := n.cfg.Discovery.(*dnsNames); ok {
 		d.resolver = r
 	}
+}
+
+// ChooseAddress walks down the ladder.
+func ChooseAddress(ctx context.Context, c Config, bound *net.TCPAddr) (addr, rung, warning string, err error) {
+	a, err := chooseAddress(ctx, &c, bound)
+	if err != nil {
+		return "", "", "", err
+	}
+	return a.String(), a.From, a.Warn, nil
 }

@@ -266,6 +266,8 @@ func TestWatchNeverMissesTheLast(t *testing.T) {
 				got := last[id]
 				mu.Unlock()
 				require.Equal(t, n.State(), got, id)
+			}
+			for _, n := range nodes {
 				require.NoError(t, n.Shutdown(context.Background()))
 			}
 			time.Sleep(time.Second)

@@ -75,6 +75,7 @@ type topic struct {
 	cur  cursor.Cursor
 	ref  uint64 // of the subscription that is not answered yet; 0: none
 	live bool   // answered on this connection
+	recent
 }
 
 // Dial connects and returns when a hub has greeted. It goes from URL to URL and waits in between as later, until ctx ends. ctx is not used

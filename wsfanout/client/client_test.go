@@ -135,6 +135,8 @@ func TestRule(t *testing.T) {
 		s.send(`{"type":"message","topic":"t","epoch":"1.A","offset":6,"id":"a","data":1}`)
 		s.send(`{"type":"gap","topic":"t","epoch":"2.B","offset":7,"n":1,"reason":"fork","id":"fork:1.A"}`)
 		s.send(`{"type":"message","topic":"t","epoch":"2.B","offset":8,"id":"b","data":1}`)
+		s.send(`{"type":"message","topic":"t","epoch":"2.B","offset":9,"id":"a","data":1}`)  // published again behind the gap
+		s.send(`{"type":"message","topic":"t","epoch":"2.B","offset":10,"id":"f","data":1}`) // so is what filled it
 		stay(s)
 	})
 	c := dial(t, r.config(h.URL))
@@ -142,11 +144,12 @@ func TestRule(t *testing.T) {
 	require.Equal(t, []client.Gap{
 		{Topic: "t", Reason: "epoch_changed", After: "a", Epoch: "2.B", Offset: 5, Filled: true}, {Topic: "t", Reason: "fork", Epoch: "2.B", Offset: 7},
 	}, r.gaps)
-	require.Equal(t, map[string]string{"t": "1|2.B:8|2.B:8,1.A:7|b"}, c.Cursors())
+	require.Eventually(t, func() bool { return c.Stats().Duplicates == 3 }, patience, time.Millisecond)
+	require.Equal(t, map[string]string{"t": "1|2.B:10|2.B:10,1.A:7|f"}, c.Cursors())
 	s := c.Stats()
-	require.Equal(t, client.Stats{Connects: 1, Frames: s.Frames, Messages: 2, Filled: 1, Ephemeral: 1, Duplicates: 1, Ignored: 2, Holes: 1, Gaps: 2, Fresh: 1}, s)
-	require.EqualValues(t, 17, s.Frames)
-	require.Equal(t, 17, r.frames, "OnFrame has seen what was not shown, too")
+	require.Equal(t, client.Stats{Connects: 1, Frames: s.Frames, Messages: 2, Filled: 1, Ephemeral: 1, Duplicates: 3, Ignored: 2, Holes: 1, Gaps: 2, Fresh: 1}, s)
+	require.EqualValues(t, 19, s.Frames)
+	require.Equal(t, 19, r.frames, "OnFrame has seen what was not shown, too")
 }
 
 // It comes back with a higher count and its cursors, honours the hint, and stays away when told so.

@@ -101,6 +101,7 @@ func (c *Client) subscribed(f *frame.Server) error {
 	}
 	t.ref, t.live = 0, true
 	t.cur.Start(at)
+	t.gapped = t.gapped || f.Kind != frame.Fresh && f.Kind != frame.Resumed
 	c.mu.Unlock()
 	switch f.Kind {
 	case frame.Fresh:
@@ -152,6 +153,15 @@ func (c *Client) record(ctx context.Context, ws *websocket.Conn, f *frame.Server
 		t.cur.Start(at)
 	case f.Type == frame.Fill && f.ID != "":
 		t.cur.Last = f.ID
+	}
+	switch f.Type {
+	case frame.Gap:
+		t.gapped = true
+	case frame.Message, frame.Fill:
+		show = show && !t.again(f.ID)
+		if show {
+			t.add(f.ID)
+		}
 	}
 	c.mu.Unlock()
 	if resume != nil {

@@ -344,7 +344,10 @@ class Client {
     t.cursor.start({ epoch: f.epoch ?? "", offset: f.offset ?? 0 });
     if (f.kind === "fresh") this.stats.fresh++;
     else if (f.kind === "resumed") this.stats.resumed++;
-    else this.#gap(f);
+    else {
+      t.gapped = true;
+      this.#gap(f);
+    }
   }
 
   #gap(f) {
@@ -378,7 +381,21 @@ class Client {
       t.cursor.last = f.id;
     }
     if (f.type === "skip") return;
-    if (f.type === "gap") return this.#gap(f);
+    if (f.type === "gap") {
+      t.gapped = true;
+      return this.#gap(f);
+    }
+    if (f.type !== "ephemeral" && f.id) {
+      // What was published when a home and its replica died may come again behind the gap, and so may what filled it.
+      t.recent ??= new Set();
+      if (t.gapped && t.recent.has(f.id)) {
+        this.stats.duplicates++;
+        return;
+      }
+      t.recent.delete(f.id);
+      t.recent.add(f.id);
+      if (t.recent.size > remembered) t.recent.delete(t.recent.values().next().value);
+    }
     this.stats[f.type === "message" ? "messages" : f.type === "fill" ? "filled" : "ephemeral"]++;
     const m = {
       topic: f.topic, id: f.id ?? "", epoch: at.epoch, offset: at.offset,
@@ -389,6 +406,9 @@ class Client {
     this.#o.onmessage(m);
   }
 }
+
+// How many publish IDs of a topic are remembered.
+const remembered = 128;
 
 function randomID() {
   const b = crypto.getRandomValues(new Uint8Array(16));

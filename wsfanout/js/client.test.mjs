@@ -111,3 +111,33 @@ test("what the Go package cursor refuses", () => {
   assert.ok(vectors.malformed.length > 0);
   for (const { why, text } of vectors.malformed) assert.throws(() => Cursor.parse(text), undefined, why);
 });
+
+test("what was published again behind a gap is shown once", async () => {
+  let socket;
+  class Script { // a hub by hand
+    readyState = 1;
+    bufferedAmount = 0;
+    constructor() {
+      socket = this;
+      queueMicrotask(() => { this.onopen?.({}); this.say({ type: "hello", conn: "1", node: "A" }); });
+    }
+    say(f) { this.onmessage?.({ data: JSON.stringify(f) }); }
+    send(raw) { this.asked = JSON.parse(raw); }
+    close() {}
+    addEventListener(type, fn) { this["on" + type] = fn; }
+    removeEventListener() {}
+  }
+  const ids = [];
+  const c = connect("ws://hub.test/", { topics: ["t"], WebSocket: Script, onmessage: (m) => ids.push(m.id) });
+  await until("asked", () => socket.asked);
+  socket.say({ type: "subscribed", topic: "t", ref: socket.asked.ref, kind: "fresh", epoch: "1.A" });
+  socket.say({ type: "message", topic: "t", epoch: "1.A", offset: 1, id: "a", data: 1 });
+  socket.say({ type: "gap", topic: "t", epoch: "2.B", offset: 0, filled: true });
+  socket.say({ type: "fill", topic: "t", id: "b", data: 1 });
+  socket.say({ type: "message", topic: "t", epoch: "2.B", offset: 1, id: "a", data: 1 });
+  socket.say({ type: "message", topic: "t", epoch: "2.B", offset: 2, id: "b", data: 1 });
+  socket.say({ type: "message", topic: "t", epoch: "2.B", offset: 3, id: "c", data: 1 });
+  c.close();
+  assert.deepEqual(ids, ["a", "b", "c"]);
+  assert.equal(c.stats.duplicates, 2);
+});

@@ -146,7 +146,9 @@ func (r *Runner) claimer(hard context.Context, work *sync.WaitGroup) func(ctx co
 			}
 			limit := min(free, claimBatch)
 			// Once begun a claim is carried through a Shutdown: what it took would have no one to give it back.
-			got, err := r.claim(hard, queue, kinds, limit)
+			claimCtx, stop := context.WithTimeout(hard, r.times.answer)
+			got, err := r.claim(claimCtx, queue, kinds, limit)
+			stop()
 			if err != nil {
 				unsure = true
 				return 0, err

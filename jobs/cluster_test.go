@@ -36,6 +36,12 @@ func child(role string) error {
 	if err != nil {
 		return err
 	}
+	if role == "member" {
+		if db.DriverName() == "sqlite" {
+			db.SetMaxOpenConns(1)
+		}
+		return childMember(db)
+	}
 	db.SetMaxOpenConns(1)
 	r, err := jobs.New(jobs.Config{DB: db, Poll: 50 * time.Millisecond, NoScheduler: role != "schedule"})
 	if err != nil {

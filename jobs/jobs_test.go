@@ -91,45 +91,6 @@ func TestStates(t *testing.T) {
 	})
 }
 
-func TestUniqueKey(t *testing.T) {
-	forEach(t, func(t *testing.T, b *bench) {
-		r := b.runner(nil)
-		gate := make(chan struct{})
-		addNote(t, r, func(ctx context.Context, job *jobs.Job[note]) error { <-gate; return nil }, nil)
-		opts := &jobs.EnqueueOptions{UniqueKey: "user/1"}
-		var first atomic.Int64
-		var won atomic.Int64
-		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				id, err := r.Enqueue(context.Background(), note{}, opts)
-				if err == nil {
-					won.Add(1)
-				} else if !errors.Is(err, jobs.ErrDuplicate) {
-					t.Error(err)
-				}
-				if old := first.Swap(id); old != 0 && old != id {
-					t.Errorf("ids %d and %d", old, id)
-				}
-			})
-		}
-		wg.Wait()
-		require.EqualValues(t, 1, won.Load())
-		id := first.Load()
-		b.run(r)
-		b.becomes(r, id, "running")
-		_, err := r.Enqueue(t.Context(), note{}, opts)
-		require.ErrorIs(t, err, jobs.ErrDuplicate)
-		close(gate)
-		b.becomes(r, id, "succeeded")
-		second, err := r.Enqueue(t.Context(), note{}, &jobs.EnqueueOptions{UniqueKey: "user/1", RunAt: time.Now().Add(time.Hour)})
-		require.NoError(t, err)
-		require.ErrorIs(t, r.Retry(t.Context(), id), jobs.ErrDuplicate)
-		require.NoError(t, r.Retry(t.Context(), second))
-		b.becomes(r, second, "succeeded")
-	})
-}
-
 func TestTransactions(t *testing.T) {
 	forEach(t, func(t *testing.T, b *bench) {
 		ctx := t.Context()
@@ -236,34 +197,5 @@ func TestPriorityAndQueues(t *testing.T) {
 		require.Equal(t, want, order)
 		require.EqualValues(t, 3, most.Load())
 		require.Equal(t, "pending", b.info(r, other).State)
-	})
-}
-
-func TestEnqueueManyIsAllOrNothing(t *testing.T) {
-	forEach(t, func(t *testing.T, b *bench) {
-		r := b.runner(nil)
-		_, err := r.EnqueueMany(t.Context(), []jobs.Args{note{}, nil}, nil)
-		require.ErrorContains(t, err, "number 1")
-		many := make([]jobs.Args, 600)
-		for i := range many {
-			many[i] = note{N: i}
-		}
-		n, err := r.EnqueueMany(t.Context(), many, nil)
-		require.NoError(t, err)
-		require.Equal(t, 600, n)
-		_, err = r.EnqueueMany(t.Context(), many, &jobs.EnqueueOptions{UniqueKey: "x"})
-		require.Error(t, err)
-		seen := 0
-		for i, err := range r.List(t.Context(), jobs.Filter{States: []string{"pending"}, Kind: "note"}) {
-			require.NoError(t, err)
-			require.NotZero(t, i.ID)
-			seen++
-		}
-		require.Equal(t, 600, seen)
-		var sum atomic.Int64
-		addNote(t, r, func(ctx context.Context, job *jobs.Job[note]) error { sum.Add(int64(job.Args.N)); return nil }, nil)
-		b.run(r)
-		eventually(t, func() bool { return b.number(`SELECT count(*) FROM nines_jobs WHERE outcome='succeeded'`) == 600 }, "all run")
-		require.EqualValues(t, 599*600/2, sum.Load())
 	})
 }

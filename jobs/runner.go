@@ -23,6 +23,7 @@ type times struct {
 	lease  time.Duration // how long a node that has fallen silent keeps its jobs
 	margin time.Duration // how much earlier the node itself gives them up
 	watch  time.Duration // between two looks at the nodes and at cancel requests
+	answer time.Duration // how long the database may take for one round of a loop
 	prune  time.Duration
 }
 
@@ -70,7 +71,7 @@ func New(cfg Config) (*Runner, error) {
 	}
 	r := &Runner{
 		cfg: cfg, d: d, id: rand.Text(), log: cfg.Logger,
-		times:     times{beat: 3 * time.Second, lease: 15 * time.Second, margin: 2 * time.Second, watch: time.Second, prune: 30 * time.Second},
+		times:     times{beat: 3 * time.Second, lease: 15 * time.Second, margin: 2 * time.Second, watch: time.Second, answer: 20 * time.Second, prune: 30 * time.Second},
 		hurry:     make(chan struct{}),
 		results:   make(chan result, 1024),
 		workers:   map[string]*worker{},
@@ -237,13 +238,15 @@ func (r *Runner) cancelAll(cause error) {
 func (r *Runner) loop(ctx context.Context, what string, kicked <-chan struct{}, fn func(ctx context.Context) (time.Duration, error)) {
 	failed := 0
 	for ctx.Err() == nil {
-		wait, err := fn(ctx)
+		round, stop := context.WithTimeout(ctx, r.times.answer)
+		wait, err := fn(round)
+		stop()
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
 			r.fault(what, err)
-			if !pause(ctx, backoff.Delay(failed, 50*time.Millisecond, 3*time.Second)) {
+			if !pause(ctx, backoff.Delay(failed, 50*time.Millisecond, time.Second)) {
 				return
 			}
 			failed++

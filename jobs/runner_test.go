@@ -145,22 +145,6 @@ func TestRunWaitsForTheDatabase(t *testing.T) {
 	shutdown(t, r)
 }
 
-func TestPrune(t *testing.T) {
-	forEach(t, func(t *testing.T, b *bench) {
-		r := b.runner(func(cfg *jobs.Config) { cfg.Keep = time.Hour })
-		for range 3 {
-			_, err := r.Enqueue(t.Context(), note{}, nil)
-			require.NoError(t, err)
-		}
-		now := time.Now()
-		b.exec(`UPDATE nines_jobs SET state=3, outcome='succeeded', done_us=? WHERE id=1`, now.Add(-2*time.Hour).UnixMicro())
-		b.exec(`UPDATE nines_jobs SET state=3, outcome='succeeded', done_us=? WHERE id=2`, now.Add(-time.Minute).UnixMicro())
-		require.NoError(t, r.Prune(t.Context()))
-		require.EqualValues(t, 2, b.number(`SELECT count(*) FROM nines_jobs`))
-		require.EqualValues(t, 2, b.number(`SELECT min(id) FROM nines_jobs`))
-	})
-}
-
 // TestClaimUsesItsIndex: finished and future jobs cost a claim nothing.
 func TestClaimUsesItsIndex(t *testing.T) {
 	forEach(t, func(t *testing.T, b *bench) {

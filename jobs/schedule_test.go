@@ -2,7 +2,6 @@ package jobs_test
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,62 +18,6 @@ func (b *bench) dueSince(name string, interval, ago time.Duration) int64 {
 	next := time.Now().Add(-ago).Truncate(interval).UnixMicro()
 	b.exec(`UPDATE nines_job_schedules SET next_us=? WHERE name=?`, next, name)
 	return next
-}
-
-// TestFourSchedulersAtOnce: each due slot has one row, whoever inserts it.
-func TestFourSchedulersAtOnce(t *testing.T) {
-	forEach(t, func(t *testing.T, b *bench) {
-		const schedules, slots = 8, 60
-		var runners []*jobs.Runner
-		for range 4 {
-			r := b.runner(func(cfg *jobs.Config) { cfg.NoWorkers = true })
-			for i := range schedules {
-				require.NoError(t, r.Schedule(fmt.Sprint("s", i), jobs.Every(time.Second), note{}, &jobs.ScheduleOptions{CatchUp: jobs.All(1000), Overlap: jobs.OverlapAllow}))
-			}
-			runners = append(runners, r)
-		}
-		var wg sync.WaitGroup
-		for _, r := range runners {
-			wg.Go(func() {
-				if err := r.Register(context.Background()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		first := make([]int64, schedules)
-		for i := range schedules {
-			first[i] = b.dueSince(fmt.Sprint("s", i), time.Second, slots*time.Second)
-		}
-		var ticks atomic.Int64
-		for _, r := range runners {
-			wg.Go(func() {
-				for range 20 {
-					if _, err := r.Tick(context.Background()); err != nil {
-						t.Error(err)
-						return
-					}
-					ticks.Add(1)
-				}
-			})
-		}
-		wg.Wait()
-		// All slots from the first one up to the newest of each schedule are there, once.
-		for i := range schedules {
-			name := fmt.Sprint("s", i)
-			rows := b.number(`SELECT count(*) FROM nines_jobs WHERE schedule=?`, name)
-			distinct := b.number(`SELECT count(DISTINCT due_us) FROM nines_jobs WHERE schedule=?`, name)
-			oldest := b.number(`SELECT min(due_us) FROM nines_jobs WHERE schedule=?`, name)
-			newest := b.number(`SELECT max(due_us) FROM nines_jobs WHERE schedule=?`, name)
-			next := b.number(`SELECT next_us FROM nines_job_schedules WHERE name=?`, name)
-			require.Equal(t, first[i], oldest)
-			require.EqualValues(t, (newest-oldest)/1e6+1, rows)
-			require.Equal(t, rows, distinct)
-			require.GreaterOrEqual(t, rows, int64(slots))
-			require.Equal(t, newest+1e6, next)
-		}
-		require.EqualValues(t, 80, ticks.Load())
-	})
 }
 
 // TestClockOfTheDatabase: what is due is judged there, even where this machine's clock disagrees.
@@ -207,22 +150,5 @@ func TestOverlap(t *testing.T) {
 		require.Equal(t, 1, count("queue", "pending"))
 		close(gate)
 		eventually(t, func() bool { return count("queue", "succeeded") == 2 && count("allow", "succeeded") == 2 }, "the queued one follows")
-	})
-}
-
-func TestChangedRule(t *testing.T) {
-	forEach(t, func(t *testing.T, b *bench) {
-		next := func(spec jobs.Spec) time.Time {
-			r := b.runner(nil)
-			require.NoError(t, r.Schedule("x", spec, note{}, nil))
-			require.NoError(t, r.Register(t.Context()))
-			return time.UnixMicro(b.number(`SELECT next_us FROM nines_job_schedules`)).UTC()
-		}
-		require.Equal(t, 3, next(jobs.Daily("03:00")).Hour())
-		require.Equal(t, 4, next(jobs.Daily("04:00")).Hour())
-		due := time.Now().Add(-time.Hour).Truncate(time.Second).UTC()
-		b.exec(`UPDATE nines_job_schedules SET next_us=?`, due.UnixMicro())
-		require.Equal(t, due, next(jobs.Daily("04:00")), "a restart changes nothing")
-		require.Equal(t, due, next(jobs.Daily("05:00")), "what is due stays due")
 	})
 }

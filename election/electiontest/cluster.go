@@ -1,5 +1,3 @@
-// Package electiontest runs several electors in one process: a cluster in memory whose members can be killed, paused, cut off and
-// drained. It decides nothing by itself: tests say who is alive, and what each member sees.
 package electiontest
 
 import (

@@ -77,6 +77,8 @@ func (n *Node) ownReasonsLocked(now time.Time) (reasons []Reason) {
 	}
 	if !n.table.settled {
 		add(Red, true, CodeStarting, "this node is looking for the others", "wait: it takes at most 1.5 s after Run")
+	} else if !n.tried && !n.cfg.Single {
+		add(Red, true, CodeStarting, "this node has not heard yet from everybody in discovery", "wait: it takes at most 5 s after Run")
 	}
 	if n.paused {
 		add(Red, true, CodePaused, "this process was paused and no peer has acknowledged it since", "wait; if it stays so, let this node's port be reached")

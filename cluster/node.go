@@ -60,6 +60,7 @@ type Node struct {
 	todo     map[string]struct{} // changed since the worker last looked
 	tell     bool                // self changed since the peers were told
 	paused   bool
+	tried    bool          // everybody who was known of at the beginning
 	gap      time.Duration // of a pause that was not logged yet
 	leaving  bool
 	trouble  error          // of discovery

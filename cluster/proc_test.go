@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/cluster"
@@ -44,7 +45,9 @@ type report struct {
 	Pauses int64
 	Ready  bool
 	Flags  int
-	End    string // of Run
+	Level  string
+	Texts  []string // of reasons
+	End    string   // of Run
 }
 
 func childMain(seeds []string, bind string) {
@@ -52,8 +55,16 @@ func childMain(seeds []string, bind string) {
 	if err != nil {
 		panic(err)
 	}
+	d := cluster.StaticDiscovery(seeds...)
+	if file, ok := strings.CutPrefix(seeds[0], "sqlite "); ok {
+		db, err := sqlx.Open("sqlite", file)
+		if err != nil {
+			panic(err)
+		}
+		d = cluster.SQLDiscovery(db)
+	}
 	n, err := cluster.New(cluster.Config{
-		ClusterName: "test", Discovery: cluster.StaticDiscovery(seeds...), Keys: [][]byte{key}, BindAddr: bind, Logger: logger(), Version: "1.0.0",
+		ClusterName: "test", Discovery: d, Keys: [][]byte{key}, BindAddr: bind, Logger: logger(), Version: "1.0.0",
 	})
 	if err != nil {
 		panic(err)
@@ -78,8 +89,12 @@ func childMain(seeds []string, bind string) {
 		}
 		s := n.Stats()
 		r.Links, r.Pauses, r.Flags = s.Links, s.Pauses, len(n.Flags())
-		ce, ok := n.Check(context.Background()).(*cluster.CheckError)
-		r.Ready = !ok || ce.Warning()
+		status := n.Status()
+		r.Level, r.Ready = status.Level.String(), true
+		for _, x := range status.Reasons {
+			r.Texts = append(r.Texts, x.Text)
+			r.Ready = r.Ready && !x.NotReady
+		}
 		return r
 	}
 	go func() {
@@ -89,6 +104,7 @@ func childMain(seeds []string, bind string) {
 		for again := time.NewTicker(20 * time.Millisecond); ; {
 			now := look()
 			if now.Links != last.Links || now.Pauses != last.Pauses || now.Ready != last.Ready || now.Flags != last.Flags ||
+				now.Level != last.Level || len(now.Texts) != len(last.Texts) || len(now.Texts) > 0 && now.Texts[0] != last.Texts[0] ||
 				!slices.Equal(now.Alive, last.Alive) || !maps.Equal(now.Fates, last.Fates) {
 				last = now
 				_ = out.Encode(now)

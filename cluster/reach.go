@@ -20,6 +20,7 @@ const (
 	reachSpacing = 40 * time.Millisecond  // between two attempts at one address
 	seedsEvery   = 5 * time.Second        // while all is well
 	seedsSoon    = time.Second            // while somebody that is known of is not here
+	triedWithin  = 5 * time.Second        // the first look at everybody: not longer than that keeps a node from being ready
 )
 
 // reacher looks for members for as long as the Node runs: in discovery, and where members were seen in the last 24 h. Gossip alone never
@@ -30,6 +31,7 @@ type reacher struct {
 	results chan result
 	reads   chan reading
 
+	began   time.Time
 	entries []Entry // what discovery said last
 	read    bool    // it said so at least once
 	reading bool    // it is being asked
@@ -80,7 +82,7 @@ func (n *Node) reachLoop(ctx context.Context) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r := &reacher{n: n, results: make(chan result), reads: make(chan reading), tries: map[string]*try{}}
+	r := &reacher{n: n, began: time.Now(), results: make(chan result), reads: make(chan reading), tries: map[string]*try{}}
 	r.readSeeds(ctx)
 	next := time.NewTimer(r.pace())
 	defer next.Stop()
@@ -213,7 +215,9 @@ func (r *reacher) took(x result) {
 func (r *reacher) conclude() {
 	n := r.n
 	quiet, nobody := r.read, r.read // everybody refused, failed or knows this process; nobody of this cluster is there
+	tried := r.read
 	for _, t := range r.targets {
+		tried = tried && r.tries[t.key].done != nil
 		switch x := r.tries[t.key].done; {
 		case x == nil || x.pauses != n.pauses() || x.err == nil && !x.known:
 			quiet, nobody = false, false
@@ -223,6 +227,9 @@ func (r *reacher) conclude() {
 	}
 	if quiet && !n.isSettled() && n.trouble0() == nil {
 		n.settle()
+	}
+	if tried || time.Since(r.began) > triedWithin || n.isSettled() && n.trouble0() != nil {
+		n.hasTried()
 	}
 	if nobody || n.graceOver() {
 		n.verified() // there is nobody to be acknowledged by: a process that starts would go on alone too
@@ -238,6 +245,17 @@ func (r *reacher) well() bool {
 		}
 	}
 	return r.read
+}
+
+// hasTried: everybody who was known of at the beginning was tried, so that this node knows whether it stands apart from somebody.
+func (n *Node) hasTried() {
+	n.mu.Lock()
+	was := n.tried
+	n.tried = true
+	n.mu.Unlock()
+	if !was {
+		n.notify()
+	}
 }
 
 // graceOver reports whether the others had their time to answer after a pause of this process.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/cluster"
+	"github.com/nines-go/nines/internal/lab"
 )
 
 // best runs measure up to three times, prints what came of each, and requires the best at q to be at
@@ -255,5 +256,42 @@ func TestStoppedProcessServesNothingBeforeItIsVerified(t *testing.T) {
 		took := stopped.waitAfter(t, at, func(r report) bool { return r.Ready })
 		t.Logf("ready %v after it went on, %v after the others could be reached", took.Round(time.Millisecond), time.Since(plugged).Round(time.Millisecond))
 		assembled(t, children...)
+	}
+}
+
+// Two servers on one database cannot see each other: both are red and say which port does not answer, and the younger is never ready.
+func TestUnseenTwin(t *testing.T) {
+	t.Parallel()
+	f := newFabric(t, 2)
+	_, dsn := lab.SQLite(t)
+	run := func(i int) *child {
+		return spawnAt(t, []string{"ip", "netns", "exec", f.host(i)}, f.addr(i)+":8074", "sqlite "+dsn)
+	}
+	f.drop("ip saddr " + f.addr(0))
+	old := run(0)
+	old.ready(t)
+	at := time.Now()
+	young := run(1)
+	says := func(text string) func(r report) bool {
+		return func(r report) bool {
+			return r.Level == "red" && slices.ContainsFunc(r.Texts, func(s string) bool { return strings.Contains(s, text) })
+		}
+	}
+	const neither = "is in the discovery table and runs, and this node cannot reach it since"
+	t.Log("the younger is red after", young.waitAfter(t, at, says(neither)).Round(time.Millisecond))
+	t.Log("the older is red after", old.waitAfter(t, at, says(neither)).Round(time.Millisecond))
+	young.waitAfter(t, at, says("neither TCP nor UDP port 8074 answers"))
+
+	f.heal()
+	f.drop("ip protocol tcp") // UDP alone gets through
+	young.waitAfter(t, time.Now(), says("TCP port 8074 does not answer, UDP does"))
+	require.True(t, old.last().Ready, "the older has users")
+	for _, r := range young.since(at) {
+		require.False(t, r.Ready, "%+v", r)
+	}
+	f.heal()
+	at = time.Now()
+	for _, c := range []*child{old, young} {
+		c.waitAfter(t, at, func(r report) bool { return r.Ready && r.Level == "green" && len(r.Alive) == 2 })
 	}
 }

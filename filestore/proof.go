@@ -1,18 +1,13 @@
 package filestore
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -20,13 +15,19 @@ import (
 )
 
 const (
-	idKey      = Reserved + "store-id"
-	probeDir   = Reserved + "probe/"
-	idTag      = "filestore.id"
-	probeTopic = "nines.filestore.probe"
+	idTag     = "filestore.id"     // the ID of the store that a member sees
+	provenTag = "filestore.proven" // set once a member agreed with all others
+
+	probeTopic   = "nines.filestore.probe"
+	verdictTopic = "nines.filestore.verdict"
 
 	probeTimeout = 2 * time.Second
-	retry        = 500 * time.Millisecond // after a probe that could not be asked
+	retry        = 500 * time.Millisecond // between two questions to a member while something is not as it should be, at first
+	retryMost    = 5 * time.Second        // and later
+	hangLimit    = 5 * time.Second        // storage that does not answer for longer is down
+	staleLimit   = 10 * time.Second       // how long a member may read an overwritten content
+	answerLimit  = 3 * time.Second / 2    // how long a newcomer waits for a member that does not answer
+	verdictLimit = 5 * time.Second        // how long a newcomer waits to be told what another member found
 )
 
 // Cluster is what a Proof needs; *cluster.Node satisfies it.
@@ -42,31 +43,71 @@ type Cluster interface {
 
 // ProofConfig is what NewProof needs. Store and Cluster are required.
 type ProofConfig struct {
-	Store    *Store
-	Cluster  Cluster
-	Interval time.Duration // between two probes of the same member; default 30 s, 100 ms to 10 min. Shorter finds an unmounted disk sooner
+	Store    *Store        // to be proven
+	Cluster  Cluster       // the node
+	Interval time.Duration // between two probes of the same member; default 30 s, 100 ms to 10 min. Shorter finds a separated store sooner
 	Logger   *slog.Logger  // nil is slog.Default()
 }
 
 // Proof shows, when a member appears and again and again, that it sees the same store: this process writes a random text under a name that was
-// never used, the other answers with the SHA-256 of what it reads there. Neither a copy of a directory nor a second one of the same name passes.
+// never used and one under a name that is used again and again, the other answers with the SHA-256 of what it reads there. Neither a copy of a
+// directory, nor a second one of the same name, nor a cache that keeps what is out of date passes.
+//
+// Who disagrees is told, so that both sides know. Of two that disagree the one that was not yet proven is red: a newcomer with the wrong directory
+// does not stop the members that work. Of proven ones the minority is; without one, both are.
 type Proof struct {
 	cfg  ProofConfig
 	life lifecycle.Life
+	wake chan struct{}
 
-	mu    sync.Mutex
-	fault error            // of this process's own store; nil when it works
-	peers map[string]*peer // by member ID
-	ready bool             // the first round is over
+	mu          sync.Mutex
+	fault       error     // of this process's own store; nil when it works
+	id          string    // the store's, once known
+	began       time.Time // of the use of the storage that is going on; zero when none is
+	identified  time.Time // last look at the ID
+	checked     time.Time // last write of its own
+	peers       map[string]*peer
+	told        map[string]verdict // what others found of this member
+	ready       bool               // the first round is over
+	established bool               // agreed with all others once
+	stats       ProofStats
+
+	live       text          // under the name that is used again; of the round
+	staleLimit time.Duration // less in tests
 }
 
 // peer is what is known of one other member.
 type peer struct {
-	asked  time.Time // last attempt
-	proven time.Time // last success
-	fault  error     // why it is not the same store, or could not be asked
-	shared bool      // the last answer was right
-	wrong  bool      // the last answer was wrong
+	since    time.Time // when it was first seen
+	asked    time.Time // last attempt
+	failed   int       // attempts since the last success
+	fault    error     // why it is not the same store, or could not be asked
+	shared   bool      // the last answers were right
+	wrong    bool      // the last answers were wrong
+	answered bool      // it has a Proof
+	primed   bool      // it has read the name that is used again
+	stale    time.Time // since when it reads there what was overwritten; zero: it does not
+}
+
+// verdict is what another member found of this one.
+type verdict struct {
+	at   time.Time
+	code byte
+	text string
+}
+
+// ProofStats are a Proof's figures.
+type ProofStats struct {
+	Ready       bool          // the first round is over
+	Established bool          // this member agreed with all others, or was alone, once
+	StoreID     string        // "" until it is known
+	Members     int           // others that are alive
+	Shared      int           // of these, those that were last found to see the same store
+	Wrong       int           // of these, those that were last found to see another one
+	Rounds      int64         // since the start
+	Probes      int64         // questions asked of other members
+	Failures    int64         // of these, those with a wrong answer or none
+	Visible     time.Duration // from the beginning of the last write to the last answer that read it
 }
 
 // NewProof checks cfg and starts nothing.
@@ -90,8 +131,12 @@ func NewProof(cfg ProofConfig) (*Proof, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Proof{cfg: cfg, peers: map[string]*peer{}, fault: errors.New("not probed yet")}, nil
+	return &Proof{
+		cfg: cfg, staleLimit: staleLimit, wake: make(chan struct{}, 1), peers: map[string]*peer{}, told: map[string]verdict{}, fault: errNotProbed,
+	}, nil
 }
+
+var errNotProbed = errors.New("not probed yet")
 
 // Run probes until ctx ends or Shutdown is called.
 func (p *Proof) Run(ctx context.Context) error {
@@ -103,8 +148,8 @@ func (p *Proof) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer p.cfg.Cluster.Handle(probeTopic, p.answer)()
-	changed := make(chan struct{}, 1)
-	defer p.cfg.Cluster.Notify(changed)()
+	defer p.cfg.Cluster.Handle(verdictTopic, p.hear)()
+	defer p.cfg.Cluster.Notify(p.wake)()
 	tick := time.NewTicker(min(retry, p.cfg.Interval))
 	defer tick.Stop()
 	var wg sync.WaitGroup
@@ -119,207 +164,118 @@ func (p *Proof) Run(ctx context.Context) error {
 		p.round(ctx)
 		select {
 		case <-ctx.Done():
-		case <-changed:
+		case <-p.wake:
 		case <-tick.C:
 		}
 	}
+	cancel()
 	wg.Wait()
 	return nil
 }
 
-// Shutdown ends Run and waits for it.
+// Shutdown ends Run and waits for it, until ctx ends: storage that does not answer cannot be made to.
 func (p *Proof) Shutdown(ctx context.Context) error { return p.life.Stop(ctx) }
 
-// round does what is due: the store's ID first, then every member that is new, failed or was not asked for Interval.
-func (p *Proof) round(ctx context.Context) {
-	alive := p.cfg.Cluster.Alive()
-	if alive == nil {
-		return
-	}
-	err := p.identify(ctx, alive)
-	p.mu.Lock()
-	if (err == nil) != (p.fault == nil) && p.ready {
-		p.cfg.Logger.Warn("file store changed", "err", err)
-	}
-	p.fault = err
-	due := p.dueLocked(alive)
-	p.mu.Unlock()
-	if err == nil {
-		var wg sync.WaitGroup
-		for _, id := range due {
-			wg.Go(func() { p.probe(ctx, id) })
-		}
-		wg.Wait()
-	}
+// Stats returns the figures.
+func (p *Proof) Stats() ProofStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.ready = p.ready || ctx.Err() == nil
-}
-
-// dueLocked returns whom to ask now, and forgets who is gone.
-func (p *Proof) dueLocked(alive []string) []string {
-	for id := range p.peers {
-		if !slices.Contains(alive, id) {
-			delete(p.peers, id)
+	s := p.stats
+	s.Ready, s.Established, s.StoreID, s.Members = p.ready, p.established, p.id, len(p.peers)
+	for id, o := range p.peers {
+		switch {
+		case o.wrong || p.told[id].code == verdictWrong:
+			s.Wrong++
+		case o.shared:
+			s.Shared++
 		}
 	}
-	var due []string
-	for _, id := range alive {
-		if id == p.cfg.Cluster.ID() {
-			continue
-		}
-		s := p.peers[id]
-		if s == nil {
-			s = &peer{}
-			p.peers[id] = s
-		}
-		if !s.shared || time.Since(s.asked) >= p.cfg.Interval {
-			due = append(due, id)
-		}
-	}
-	return due
+	return s
 }
 
-// identify reads the store's ID and tells it to the others. It makes one only when no member has one: an empty directory in a cluster that has a
-// store is the wrong directory.
-func (p *Proof) identify(ctx context.Context, alive []string) error {
-	id, err := p.cfg.Store.read(ctx, idKey)
-	if errors.Is(err, fs.ErrNotExist) {
-		for _, other := range alive {
-			if tag := p.cfg.Cluster.Tag(other, idTag); other != p.cfg.Cluster.ID() && tag != "" {
-				return fmt.Errorf("%w: this store has no ID, member %s has one with ID %s", ErrNotShared, other, tag)
-			}
-		}
-		if p.isReady() {
-			return fmt.Errorf("%w: the store lost its ID", ErrNotShared)
-		}
-		text := newID()
-		_, err = p.cfg.Store.driver.Put(ctx, idKey, strings.NewReader(text), &PutOptions{Size: int64(len(text)), IfAbsent: true})
-		if err == nil || errors.Is(err, fs.ErrExist) {
-			id, err = p.cfg.Store.read(ctx, idKey)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("filestore: the store's ID cannot be read: %w", err)
-	}
-	if p.cfg.Cluster.Tag(p.cfg.Cluster.ID(), idTag) == string(id) {
-		return nil
-	}
-	return p.cfg.Cluster.SetTag(idTag, string(id))
-}
-
-func (p *Proof) isReady() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.ready
-}
-
-// probe asks one member.
-func (p *Proof) probe(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	wrong, err := p.ask(ctx, id)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s := p.peers[id]
-	if s == nil {
-		return
-	}
-	if wrong && !s.wrong {
-		p.cfg.Logger.Error("another member has another file store", "member", id, "err", err)
-	}
-	s.asked, s.fault, s.wrong, s.shared = time.Now(), err, wrong, err == nil
-	if err == nil {
-		s.proven = s.asked
-	}
-}
-
-// ask writes under a fresh name and compares what the member read there. wrong says that the member has another store; an error without it, that
-// it could not be asked.
-func (p *Proof) ask(ctx context.Context, id string) (wrong bool, err error) {
-	key := probeDir + p.cfg.Cluster.ID() + "-" + newID()
-	text := newID()
-	d := p.cfg.Store.driver
-	if _, err := d.Put(ctx, key, strings.NewReader(text), &PutOptions{Size: int64(len(text)), IfAbsent: true}); err != nil {
-		return false, fmt.Errorf("filestore: the probe cannot be written: %w", err)
-	}
-	defer func() { _ = d.Delete(context.WithoutCancel(ctx), key) }()
-	answer, err := p.cfg.Cluster.Request(ctx, id, probeTopic, []byte(key))
-	if err != nil {
-		return false, fmt.Errorf("filestore: member %s could not be asked: %w", id, err)
-	}
-	want := sha256.Sum256([]byte(text))
-	switch {
-	case len(answer) == 1+len(want) && answer[0] == answerSum && bytes.Equal(answer[1:], want[:]):
-		return false, nil
-	case len(answer) > 0 && answer[0] == answerError:
-		return true, fmt.Errorf("%w: member %s cannot read what this one wrote: %s", ErrNotShared, id, answer[1:])
-	}
-	return true, fmt.Errorf("%w: member %s reads something else than this one wrote", ErrNotShared, id)
-}
-
-// The first byte of an answer.
-const (
-	answerSum   = 1
-	answerError = 2
-)
-
-// answer reads what another member wrote.
-func (p *Proof) answer(ctx context.Context, from string, payload []byte) ([]byte, error) {
-	key := string(payload)
-	if !strings.HasPrefix(key, probeDir+from+"-") || checkGrammar(key) != nil {
-		return nil, fmt.Errorf("filestore: %q is no probe of %s", key, from)
-	}
-	b, err := p.cfg.Store.read(ctx, key)
-	if err != nil {
-		return append([]byte{answerError}, err.Error()...), nil
-	}
-	sum := sha256.Sum256(b)
-	return append([]byte{answerSum}, sum[:]...), nil
-}
-
-// Check returns nil when this process's store works and every other member that answers sees it. A member that could not be asked is a warning:
-// the cluster has its own word for that. Before the first round it is an error: nothing should be written yet.
+// Check returns nil when this process's store works and every other member that answers sees it. It does no I/O. Until the others have
+// been asked and have told what they found, it is an error: nothing should be written yet. Later a member that could not be asked, or that
+// has another store while this one was proven, is a warning: that member is red itself.
 func (p *Proof) Check(context.Context) error {
-	const remedy = "give every node the same shared directory or bucket, mounted and writable, and restart the one that differs"
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.life.Closed() {
+		return ErrClosed
+	}
+	if !p.began.IsZero() && time.Since(p.began) > hangLimit {
+		return &checkError{
+			err:    fmt.Errorf("filestore: the store has not answered for %s", time.Since(p.began).Round(time.Second)),
+			remedy: "see why the storage hangs: the mount, its server, the network",
+		}
+	}
 	if !p.ready || p.fault != nil {
 		err := p.fault
 		if err == nil {
-			err = errors.New("not probed yet")
+			err = errNotProbed
 		}
-		return &checkError{err: fmt.Errorf("filestore: %w", err), remedy: remedy}
+		return &checkError{err: fmt.Errorf("filestore: %w", err), remedy: remedyShared}
 	}
-	var unasked error
-	for _, id := range slices.Sorted(keys(p.peers)) {
-		switch s := p.peers[id]; {
-		case s.wrong:
-			return &checkError{err: s.fault, remedy: remedy}
-		case !s.shared && s.fault != nil:
-			unasked = s.fault
+	var warning error
+	for _, id := range slices.Sorted(maps.Keys(p.peers)) {
+		o := p.peers[id]
+		switch err := p.disagreementLocked(id, o); {
+		case err != nil && p.atFaultLocked(id):
+			return &checkError{err: err, remedy: remedyShared}
+		case err != nil:
+			warning = &checkError{err: err, remedy: "see to that member: it says itself what is wrong", warning: true}
+		case !p.established && p.waitingLocked(id, o):
+			return &checkError{err: fmt.Errorf("filestore: member %s has not yet told whether it sees this store", id), remedy: "wait a moment; see why it does not answer"}
+		case o.fault != nil && !o.shared && warning == nil:
+			warning = &checkError{err: o.fault, remedy: "see why that member does not answer", warning: true}
 		}
 	}
-	if unasked != nil {
-		return &checkError{err: unasked, remedy: "see why that member does not answer", warning: true}
+	return warning
+}
+
+const remedyShared = "give every node the same shared directory or bucket, mounted and writable, and restart the one that differs"
+
+// disagreementLocked is what one of the two found wrong.
+func (p *Proof) disagreementLocked(id string, o *peer) error {
+	if o.wrong {
+		return o.fault
+	}
+	if v := p.told[id]; v.code == verdictWrong {
+		return fmt.Errorf("%w: member %s says: %s", ErrNotShared, id, v.text)
 	}
 	return nil
 }
 
-func keys(m map[string]*peer) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
+// atFaultLocked decides which of two that disagree is red.
+func (p *Proof) atFaultLocked(id string) bool {
+	if !p.established {
+		return true
+	}
+	if p.cfg.Cluster.Tag(id, provenTag) == "" {
+		return false
+	}
+	with, against := 1, 0 // of the proven ones, this one too
+	for other, o := range p.peers {
+		switch {
+		case p.cfg.Cluster.Tag(other, provenTag) == "":
+		case p.disagreementLocked(other, o) != nil:
+			against++
+		case o.shared:
+			with++
 		}
 	}
+	return against >= with
 }
 
-func newID() string {
-	b := make([]byte, 16)
-	if _, err := rand.Read(b); err != nil {
-		panic(err) // never: crypto/rand ends the process itself
+// waitingLocked reports whether a newcomer must still hear or ask.
+func (p *Proof) waitingLocked(id string, o *peer) bool {
+	v := p.told[id]
+	switch {
+	case v.code == verdictPending || !o.stale.IsZero():
+		return true
+	case !o.answered: // it may just be starting too
+		return time.Since(o.since) < answerLimit
+	case v.code != verdictOK:
+		return time.Since(o.since) < verdictLimit
 	}
-	return hex.EncodeToString(b)
+	return false
 }

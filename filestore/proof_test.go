@@ -3,6 +3,7 @@ package filestore_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/nines-go/nines/filestore"
 	"github.com/nines-go/nines/filestore/dirstore"
+	"github.com/nines-go/nines/filestore/internal/nastest"
 	"github.com/nines-go/nines/filestore/memstore"
 )
 
@@ -42,6 +44,13 @@ func (n *net) join(id string) *member {
 	n.members[id] = m
 	n.changedLocked()
 	return m
+}
+
+func (n *net) leave(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.members, id)
+	n.changedLocked()
 }
 
 func (n *net) changedLocked() {
@@ -109,8 +118,19 @@ func (m *member) Request(ctx context.Context, to, topic string, payload []byte) 
 
 // start runs a proof for a member over a store.
 func start(t *testing.T, m *member, s *filestore.Store) *filestore.Proof {
-	p, err := filestore.NewProof(filestore.ProofConfig{Store: s, Cluster: m, Interval: 100 * time.Millisecond})
+	return startEvery(t, m, s, 100*time.Millisecond)
+}
+
+func startEvery(t *testing.T, m *member, s *filestore.Store, interval time.Duration) *filestore.Proof {
+	return startStale(t, m, s, interval, 0)
+}
+
+func startStale(t *testing.T, m *member, s *filestore.Store, interval, stale time.Duration) *filestore.Proof {
+	p, err := filestore.NewProof(filestore.ProofConfig{Store: s, Cluster: m, Interval: interval, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
+	if stale != 0 {
+		filestore.SetStaleLimit(p, stale)
+	}
 	require.Error(t, p.Check(t.Context()), "nothing is proven before the first probe")
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, p.Run(context.Background())) })
@@ -129,8 +149,11 @@ func dir(t *testing.T, path string) *filestore.Store {
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
-	require.Eventually(t, ok, 20*time.Second, 10*time.Millisecond, what)
+	t.Helper()
+	require.Eventually(t, ok, 30*time.Second, 5*time.Millisecond, what)
 }
+
+func isGreen(p *filestore.Proof) bool { return p.Check(context.Background()) == nil }
 
 func isRed(p *filestore.Proof) bool {
 	err := p.Check(context.Background())
@@ -140,61 +163,31 @@ func isRed(p *filestore.Proof) bool {
 
 func TestProofOfOneStore(t *testing.T) {
 	n := &net{members: map[string]*member{}}
-	path := t.TempDir()
+	path := nastest.Scratch(t)
 	var proofs []*filestore.Proof
 	for _, id := range []string{"a", "b", "c"} {
 		p := start(t, n.join(id), dir(t, path))
-		eventually(t, "green", func() bool { return p.Check(t.Context()) == nil })
+		eventually(t, "green", func() bool { return isGreen(p) })
 		proofs = append(proofs, p)
 	}
 	for _, p := range proofs {
-		eventually(t, "green", func() bool { return p.Check(t.Context()) == nil })
+		eventually(t, "green", func() bool { return isGreen(p) })
+		st := p.Stats()
+		require.True(t, st.Ready)
+		require.True(t, st.Established)
+		require.Equal(t, 2, st.Members)
+		require.Equal(t, 2, st.Shared)
+		require.Positive(t, st.Visible)
+		require.Equal(t, proofs[0].Stats().StoreID, st.StoreID)
 	}
 	n.mu.Lock()
 	n.members["c"].mute = true
 	n.mu.Unlock()
-	eventually(t, "a member that does not answer is a warning", func() bool { return proofs[0].Check(t.Context()) != nil })
+	eventually(t, "a member that does not answer is a warning", func() bool { return !isGreen(proofs[0]) })
 	require.False(t, isRed(proofs[0]))
-}
-
-// What a wrong configuration looks like, and that it is found before anything is written by users.
-func TestProofFindsStoresThatAreNotShared(t *testing.T) {
-	for name, second := range map[string]func(t *testing.T, first string) *filestore.Store{
-		"private directory": func(t *testing.T, _ string) *filestore.Store { return dir(t, t.TempDir()) },
-		"private memory":    func(*testing.T, string) *filestore.Store { return memstore.Open() },
-		"copy with the same ID": func(t *testing.T, first string) *filestore.Store {
-			clone := filepath.Join(t.TempDir(), "clone")
-			require.NoError(t, os.CopyFS(clone, os.DirFS(first)))
-			return dir(t, clone)
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			n := &net{members: map[string]*member{}}
-			path := t.TempDir()
-			first := start(t, n.join("a"), dir(t, path))
-			eventually(t, "green", func() bool { return first.Check(t.Context()) == nil })
-			p := start(t, n.join("b"), second(t, path))
-			eventually(t, "the newcomer is red", func() bool {
-				return isRed(p) && errors.Is(p.Check(t.Context()), filestore.ErrNotShared)
-			})
-			var r interface{ Remedy() string }
-			require.ErrorAs(t, p.Check(t.Context()), &r)
-			require.NotEmpty(t, r.Remedy())
-		})
-	}
-}
-
-// The disk goes away under a running node: the empty mount point below it must not become a store of its own.
-func TestProofFindsAnUnmountedDisk(t *testing.T) {
-	n := &net{members: map[string]*member{}}
-	path := t.TempDir()
-	first := start(t, n.join("a"), dir(t, path))
-	eventually(t, "green", func() bool { return first.Check(t.Context()) == nil })
-	second := start(t, n.join("b"), dir(t, path))
-	eventually(t, "green", func() bool { return second.Check(t.Context()) == nil })
-	require.NoError(t, os.RemoveAll(filepath.Join(path, ".nines")))
-	eventually(t, "red", func() bool { return isRed(first) && isRed(second) })
-	require.NoFileExists(t, filepath.Join(path, ".nines", "store-id"))
+	left, err := os.ReadDir(filepath.Join(path, ".nines", "probe"))
+	require.NoError(t, err)
+	require.Less(t, len(left), 10, "probes are removed")
 }
 
 func TestNewProofNamesEveryFault(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 
 // Membership is what an Elector needs from a cluster; *cluster.Node satisfies it.
 type Membership interface {
-	ID() string                             // of this process; fixed once Alive is not nil
+	ID() string                             // of this process, at most 150 bytes of ASCII; fixed once Alive is not nil
 	Alive() []string                        // ascending, this process included; nil until the first settled view
 	Fate(id string) string                  // "suspect" is passed over, "draining" is not eligible, "dead" and "left" make a lease void
 	Notify(c chan<- struct{}) (stop func()) // a non-blocking send after each change of Alive, a Fate or a tag

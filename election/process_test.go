@@ -1,9 +1,10 @@
 package election_test
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -30,15 +31,16 @@ type herd struct {
 	lan     *lan
 	binds   map[string]string
 	proxies map[string]*proxy // without namespaces: the way of each process to the database
-	direct  string
 	procs   map[string]*exec.Cmd
+	noted   []moment         // read from the logs so far
+	read    map[string]int64 // how far, for each
 }
 
 var address = regexp.MustCompile(`host=(\S+) port=(\d+)|tcp\(([^)]+)\)`)
 
 // newHerd prepares three processes on a database. alone: without a cluster that tells of deaths, and without a network to cut.
 func newHerd(t *testing.T, driver, dsn string, alone bool, edit func(s *childSpec)) *herd {
-	h := &herd{t: t, dir: t.TempDir(), procs: map[string]*exec.Cmd{}, binds: map[string]string{}, proxies: map[string]*proxy{}}
+	h := &herd{t: t, dir: t.TempDir(), procs: map[string]*exec.Cmd{}, read: map[string]int64{}, binds: map[string]string{}, proxies: map[string]*proxy{}}
 	h.spec = childSpec{Driver: driver, DSN: dsn, Members: []string{"a", "b", "c"}, TTL: 1200 * time.Millisecond}
 	if edit != nil {
 		edit(&h.spec)
@@ -152,10 +154,16 @@ func (h *herd) revive() {
 	}
 }
 
+// eventually looks seldom: this process is not to keep the others from their work.
+func (h *herd) eventually(what string, fn func() bool) {
+	h.t.Helper()
+	require.Eventually(h.t, fn, 2*patience, 25*time.Millisecond, what)
+}
+
 // leader waits for a row of a term above the one given.
 func (h *herd) leader(above uint64) (name string, term uint64) {
 	h.t.Helper()
-	eventually(h.t, "a leader", func() bool {
+	h.eventually("a leader", func() bool {
 		h.revive()
 		var row struct {
 			Name string
@@ -177,7 +185,7 @@ func (h *herd) first(above uint64) (at time.Time) {
 
 // busy waits until a term has gone on for a while.
 func (h *herd) busy(term uint64) {
-	eventually(h.t, "rows of the term", func() bool {
+	h.eventually("rows of the term", func() bool {
 		h.revive()
 		var n int
 		err := h.db.Get(&n, `SELECT count(*) FROM effects WHERE term>=`+fmt.Sprint(term))
@@ -188,15 +196,15 @@ func (h *herd) busy(term uint64) {
 // led waits until somebody acts unfenced in that term or a later one, and returns when that began.
 func (h *herd) led(from uint64) (at time.Time) {
 	h.t.Helper()
-	eventually(h.t, "somebody leads unfenced", func() bool {
+	h.eventually("somebody leads unfenced", func() bool {
 		h.revive()
+		at = time.Time{}
 		for _, m := range h.moments() {
-			if m.term >= from {
-				at = time.Unix(0, m.before)
-				return true
+			if begin := time.Unix(0, m.before); m.term >= from && (at.IsZero() || begin.Before(at)) {
+				at = begin
 			}
 		}
-		return false
+		return !at.IsZero()
 	})
 	return at
 }
@@ -222,29 +230,35 @@ type moment struct {
 	before, after int64
 }
 
-// moments are those at which a process could act unfenced, in order.
-func (h *herd) moments() (all []moment) {
+// moments are those at which a process could act unfenced.
+func (h *herd) moments() []moment {
 	files, err := filepath.Glob(filepath.Join(h.dir, "log.*"))
 	require.NoError(h.t, err)
 	for _, f := range files {
 		r, err := os.Open(f)
 		require.NoError(h.t, err)
-		for s := bufio.NewScanner(r); s.Scan(); {
+		_, err = r.Seek(h.read[f], 0)
+		require.NoError(h.t, err)
+		text, err := io.ReadAll(r)
+		require.NoError(h.t, err)
+		r.Close()
+		text = text[:bytes.LastIndexByte(text, '\n')+1]
+		h.read[f] += int64(len(text))
+		for line := range strings.Lines(string(text)) {
 			var m moment
-			if n, _ := fmt.Sscan(s.Text(), &m.term, &m.before, &m.after); n == 3 && m.after-m.before < int64(20*time.Millisecond) {
-				all = append(all, m)
+			if n, _ := fmt.Sscan(line, &m.term, &m.before, &m.after); n == 3 && m.after-m.before < int64(20*time.Millisecond) {
+				h.noted = append(h.noted, m)
 			}
 		}
-		r.Close()
 	}
-	slices.SortFunc(all, func(x, y moment) int { return int(x.after - y.after) })
-	return all
+	return h.noted
 }
 
 // overlap counts the moments at which a process could act unfenced although one with a later term could before.
 func (h *herd) overlap() (moments, bad int) {
 	var highest uint64
-	all := h.moments()
+	all := slices.Clone(h.moments())
+	slices.SortFunc(all, func(x, y moment) int { return int(x.after - y.after) })
 	for _, m := range all {
 		if m.term < highest {
 			bad++

@@ -16,12 +16,13 @@ type asker struct {
 // answer is one question and what came of it.
 type answer struct {
 	done chan struct{}
-	at   position // set before done is closed
+	at   position // applied; set before done is closed
+	seen position // what reads before the question may have shown
 	err  error
 }
 
 // ask returns the answer to a question that is sent after this call began. spawn runs the asking in a goroutine, or says that it is too late.
-func (a *asker) ask(spawn func(func()) bool, query func() (position, error)) *answer {
+func (a *asker) ask(spawn func(func()) bool, query func() (at, seen position, err error)) *answer {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.waiting != nil {
@@ -40,12 +41,12 @@ func (a *asker) ask(spawn func(func()) bool, query func() (position, error)) *an
 	return w
 }
 
-func (a *asker) run(query func() (position, error)) {
+func (a *asker) run(query func() (at, seen position, err error)) {
 	for {
 		a.mu.Lock()
 		w := a.running
 		a.mu.Unlock()
-		w.at, w.err = query()
+		w.at, w.seen, w.err = query()
 		close(w.done)
 		a.mu.Lock()
 		a.running, a.waiting = a.waiting, nil
@@ -70,16 +71,16 @@ func (w *answer) wait(ctx context.Context) (position, error) {
 // ask asks a source where it stands, in a question that is sent after the call began, and returns its answer to come.
 // It has half a second, whoever wants to know.
 func (r *Router) ask(s *source) *answer {
-	return s.asker.ask(r.spawn, func() (position, error) {
+	return s.asker.ask(r.spawn, func() (at, seen position, err error) {
 		ctx, cancel := context.WithTimeout(r.ctx, probeTimeout)
 		defer cancel()
 		o, err := s.observe(ctx)
 		if err != nil {
 			s.suspect()
-			return nil, err
+			return nil, nil, err
 		}
 		s.learn(o)
-		return o.at, nil
+		return o.at, o.seen, nil
 	})
 }
 

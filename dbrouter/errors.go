@@ -123,11 +123,19 @@ func unsent(f Fault, err error) bool {
 		return true
 	}
 	var state interface{ SQLState() string }
-	if errors.As(err, &state) && state.SQLState() == "57P03" {
-		return true
+	if errors.As(err, &state) {
+		text := err.Error()
+		return state.SQLState() == "57P03" || strings.HasPrefix(state.SQLState(), "08") &&
+			// PgBouncer, which has no server to send the statement to
+			(strings.Contains(text, "server login") || strings.Contains(text, "connect failed") || strings.Contains(text, "query_wait_timeout"))
 	}
-	var safe interface{ SafeToRetry() bool } // pgx
-	return errors.As(err, &safe) && safe.SafeToRetry()
+	return safe(err)
+}
+
+// safe reports whether pgx says that nothing was sent.
+func safe(err error) bool {
+	var s interface{ SafeToRetry() bool }
+	return errors.As(err, &s) && s.SafeToRetry()
 }
 
 // lost reports whether err is that of a connection.
@@ -146,7 +154,8 @@ func lost(err error) bool {
 	if errors.As(err, &ne) {
 		return true
 	}
-	return strings.HasSuffix(err.Error(), "invalid connection") // go-sql-driver/mysql
+	text := err.Error()
+	return strings.HasSuffix(text, "invalid connection") /* go-sql-driver/mysql */ || strings.HasSuffix(text, "conn closed") /* pgx */
 }
 
 // number reads an integer field of the first error in the chain that is a struct with such a field: the MySQL driver tells its numbers in

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -192,14 +193,33 @@ func (r *Router) hunted() (since time.Time, over <-chan struct{}) {
 	return r.chase.since, r.chase.found
 }
 
-// lookout watches one way to a master during a chase.
+// lookout watches one way to a master during a chase: a pool for writes that is ready to be the master's.
 type lookout struct {
-	busy bool
-	last time.Time // when its last look began
-	seen bool
-	err  error
+	pool  *source
+	from  *source // whose place it would take, or nil
+	fresh bool    // each look dials anew
+	busy  bool
+	last  time.Time // when its last look began
+	seen  bool
+	err   error
 	claim
-	look func(ctx context.Context) (claim, error)
+}
+
+// look asks the server where it stands.
+func (l *lookout) look(ctx context.Context, t *topology) (claim, error) {
+	if l.fresh {
+		l.pool.dropIdle(t.cfg)
+	}
+	words := question.Words(l.pool.words.Load())
+	o, err := observe(ctx, l.pool.db.DB, t.dialect, words)
+	if err != nil && ctx.Err() == nil && !lost(err) && t.classify(err) == FaultNone {
+		l.pool.simpler()
+	}
+	writable := err == nil && !o.standby && (o.at != nil || l.from == nil)
+	if l.from != nil && l.from.isDeposed() {
+		writable = false // it came back as what it was
+	}
+	return claim{l.pool.dsn, writable, o.at}, err
 }
 
 // sighting is the result of a look.
@@ -219,31 +239,57 @@ func (r *Router) chaseMaster(c *chase) {
 	known := r.past.latest()
 
 	sightings := make(chan sighting, 16)
-	current := &lookout{look: func(ctx context.Context) (claim, error) {
-		o, err := t.master.observe(ctx)
-		return claim{t.layout.master, err == nil && !o.standby, o.at}, err
-	}}
-	anew := &lookout{look: func(context.Context) (claim, error) { return claim{}, errHung }}
-	if s, err := newStranger(t.cfg, t.dialect, t.master.dsn); err == nil {
-		defer s.db.Close()
-		anew.look = func(ctx context.Context) (claim, error) { return s.claim(ctx, t.layout.master) }
+	current := &lookout{pool: t.master}
+	var taken *source // the pool that was adopted
+	candidate := func(dsn string, from *source) *lookout {
+		pool, err := newSource(t.cfg, t.dialect, roleMaster, "DataSource", dsn)
+		if err != nil {
+			return nil // it could be opened before
+		}
+		pool.words.Store(t.master.words.Load())
+		l := &lookout{pool: pool, from: from}
+		return l
 	}
+	anew := candidate(t.layout.master, nil)
 	var others []*lookout
 	if t.cfg.FollowMaster {
+		var dsns []string
 		for _, s := range t.sources()[1:] {
-			others = append(others, &lookout{look: func(ctx context.Context) (claim, error) {
-				o, err := s.observe(ctx)
-				return claim{s.dsn, err == nil && !o.standby && !s.mute.Load(), o.at}, err
-			}})
+			if l := candidate(s.dsn, s); l != nil && !slices.Contains(dsns, s.dsn) {
+				others, dsns = append(others, l), append(dsns, s.dsn)
+			}
 		}
 	}
-	places := newPlaces(t.master.dsn)
+	if anew == nil {
+		return
+	}
+	anew.fresh = true
+	pools := []*source{anew.pool}
+	for _, l := range others {
+		pools = append(pools, l.pool)
+	}
+	defer func() {
+		for _, p := range pools {
+			if p != taken {
+				_ = p.close()
+			}
+		}
+	}()
+	places := newPlaces(ctx, &wg, t.master.dsn)
 	start := func(l *lookout) {
 		l.busy, l.last = true, time.Now()
 		wg.Go(func() {
 			try, cancel := context.WithTimeout(ctx, probeTimeout)
 			defer cancel()
-			c, err := l.look(try)
+			var c claim
+			var err error
+			if l == current {
+				var o observation
+				o, err = t.master.observe(try)
+				c = claim{t.layout.master, err == nil && !o.standby, o.at}
+			} else {
+				c, err = l.look(try, t)
+			}
 			select {
 			case sightings <- sighting{l, c, err}:
 			case <-ctx.Done():
@@ -267,11 +313,7 @@ func (r *Router) chaseMaster(c *chase) {
 					start(l)
 				}
 			}
-			switch moved := places.moved(ctx, &wg); {
-			case moved: // whatever the dial under way meets at the old place
-				anew = &lookout{look: anew.look}
-				start(anew)
-			case !anew.busy && (places.several || anew.seen && anew.err != nil || time.Since(anew.last) > freshDial):
+			if !anew.busy && (places.several || anew.seen && anew.err != nil || time.Since(anew.last) > freshDial) {
 				start(anew)
 			}
 			pause := chasePause
@@ -279,17 +321,21 @@ func (r *Router) chaseMaster(c *chase) {
 				pause = chaseCalm
 			}
 			timer.Reset(pause)
+		case <-places.moved: // whatever the dial under way meets at the old place
+			anew = &lookout{pool: anew.pool, fresh: true}
+			start(anew)
 		case s := <-sightings:
 			s.l.busy, s.l.seen, s.l.err, s.l.claim = false, true, s.err, s.c
-			if r.judge(ctx, t, known, current, anew, others, &two) {
+			var over bool
+			if taken, over = r.judge(t, known, current, anew, others, &two); over {
 				return
 			}
 		}
 	}
 }
 
-// judge acts on what the lookouts have seen; it reports whether the chase is over.
-func (r *Router) judge(ctx context.Context, t *topology, known position, current, anew *lookout, others []*lookout, two *bool) bool {
+// judge acts on what the lookouts have seen; it reports whether the chase is over, and whose pool has become the master's.
+func (r *Router) judge(t *topology, known position, current, anew *lookout, others []*lookout, two *bool) (taken *source, over bool) {
 	best := current.claim
 	if !best.writable && anew.writable {
 		best = anew.claim
@@ -311,15 +357,15 @@ func (r *Router) judge(ctx context.Context, t *topology, known position, current
 	}
 	switch {
 	case both:
-		return false
+		return nil, false
 	case to >= 0:
-		return r.adopt(ctx, t, t.layout.promote(claims[to].dsn))
+		return r.adopt(t, t.layout.promote(claims[to].dsn), others[to].pool)
 	case current.writable:
-		return all // others may claim to be the master, too
+		return nil, all // others may claim to be the master, too
 	case anew.writable:
-		return r.adopt(ctx, t, t.layout)
+		return r.adopt(t, t.layout, anew.pool)
 	}
-	return false
+	return nil, false
 }
 
 // refuse has calls of the master fail with why, or ends that.
@@ -338,34 +384,28 @@ func (r *Router) refuse(t *topology, why error) {
 	}
 }
 
-// adopt makes a layout current whose master accepts writes; replicas that stay are used on. It reports whether it did.
-func (r *Router) adopt(ctx context.Context, was *topology, l layout) bool {
+// adopt makes a layout current whose master, of which pool has a connection, accepts writes; replicas that stay are used on.
+func (r *Router) adopt(was *topology, l layout, pool *source) (taken *source, over bool) {
 	r.change.Lock()
 	defer r.change.Unlock()
 	old := r.top.Load()
 	if old.closed || old.generation != was.generation {
-		return true
+		return nil, true
 	}
-	t, err := newTopology(old.cfg, l, old)
-	if err == nil {
-		try, cancel := context.WithTimeout(ctx, openTry)
-		defer cancel()
-		if err = t.master.warm(try, 1); err != nil {
-			t.discard(old)
-		}
-	}
+	t, err := newTopology(old.cfg, l, old, pool)
 	if err != nil {
-		if ctx.Err() == nil {
-			r.log(old).Warn("new master not adopted", "source", redact(l.master), "error", redactIn(err.Error(), l.master))
-		}
-		return false
+		r.log(old).Warn("new master not adopted", "source", redact(l.master), "error", err)
+		return nil, false
 	}
 	for _, s := range t.sources()[1:] {
 		if !contains(old.sources(), s) {
 			s.exclude(errors.New("it was the master, and has not been seen as a replica yet"))
+			s.mu.Lock()
+			s.deposed = true
+			s.mu.Unlock()
 		}
 	}
 	r.install(t.choices())
 	r.log(t).Info("master adopted", "source", t.master.name, "generation", r.top.Load().generation)
-	return true
+	return pool, true
 }

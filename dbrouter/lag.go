@@ -124,6 +124,7 @@ func (r *Router) assess(t *topology, s *source, o observation) error {
 		return errPromoted
 	}
 	s.standby = s.standby || o.standby
+	s.deposed = s.deposed && !o.standby
 	if !o.standby && t.cfg.Pooler {
 		return errWritable
 	}

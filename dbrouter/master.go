@@ -79,11 +79,16 @@ func (c *write) tied(ctx context.Context) context.Context {
 
 // next reports whether the call did not begin, because its pool was replaced or the master is away, and should be made again.
 func (c *write) next(ctx context.Context, err *error) bool {
+	fenced := false
 	if c.flight != nil {
-		c.s.flights.end(c.flight)
+		fenced = c.s.flights.end(c.flight)
 		c.flight = nil
 	}
 	if *err == nil {
+		return false
+	}
+	if fenced && ctx.Err() == nil {
+		*err = unknown(errFenced)
 		return false
 	}
 	r := c.m.r

@@ -13,6 +13,7 @@ import (
 type observation struct {
 	standby  bool          // the server follows another one, or is read only
 	at       position      // replayed on a standby and written on a primary; nil where unknown
+	seen     position      // what reads there may have shown already: a server shows a commit a moment before it tells; nil where unknown
 	received int64         // on a PostgreSQL standby, what it has of the log; -1 where unknown
 	sent     time.Time     // when the question was sent
 	latency  time.Duration // until the answer
@@ -41,25 +42,38 @@ func observe(ctx context.Context, db *sql.DB, d dialect.Dialect, words question.
 				lsn = withoutHeader(lsn, uint64(block), uint64(segment))
 			}
 			o.at = position{{uint64(line.Int64), lsn}}
+			if !o.standby {
+				o.seen = o.at
+			}
 		}
 		if received.Valid {
 			o.received = received.Int64
+			if o.at != nil {
+				o.seen = position{{o.at[0].line, max(o.at[0].seq, uint64(o.received))}}
+			}
 		}
 	case words == question.MariaDB:
 		var applied, written sql.NullString
-		if err = row.Scan(&o.standby, &applied, &written); err == nil {
-			if o.at = gtids(applied.String); !o.standby {
-				o.at = gtids(applied.String, written.String)
+		var both bool
+		if err = row.Scan(&o.standby, &applied, &written, &both); err == nil {
+			o.at = gtids(applied.String)
+			if !o.standby || both {
+				o.seen = gtids(applied.String, written.String) // the binary log is written before the commit shows
+			}
+			if !o.standby {
+				o.at = o.seen
 			}
 		}
 	default:
 		var set sql.NullString
 		if err = row.Scan(&o.standby, &set); err == nil {
-			o.at = gtidSet(set.String)
+			if o.at = gtidSet(set.String); !o.standby {
+				o.seen = o.at
+			}
 		}
 	}
 	if len(o.at) == 0 {
-		o.at = nil // it keeps no such account
+		o.at, o.seen = nil, nil // it keeps no such account
 	}
 	o.latency = time.Since(o.sent)
 	return o, err

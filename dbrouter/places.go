@@ -12,14 +12,17 @@ import (
 
 // places are the addresses of a data source, watched while its master is away.
 type places struct {
-	names   []string // that must be resolved
-	several bool     // the driver chooses among several servers with each dial
-	last    []string
-	busy    chan []string
+	names   []string      // that must be resolved
+	several bool          // the driver chooses among several servers with each dial
+	moved   chan struct{} // a name has other addresses than when last looked at
 }
 
-func newPlaces(dsn string) *places {
-	p := &places{busy: make(chan []string, 1)}
+// lookPause is the time between two looks at a name.
+const lookPause = 10 * time.Millisecond
+
+// newPlaces watches the names of a data source until ctx ends.
+func newPlaces(ctx context.Context, wg *sync.WaitGroup, dsn string) *places {
+	p := &places{moved: make(chan struct{}, 1)}
 	hosts := hostsOf(dsn)
 	p.several = len(hosts) > 1
 	for _, h := range hosts {
@@ -31,40 +34,48 @@ func newPlaces(dsn string) *places {
 			p.names = append(p.names, name)
 		}
 	}
-	p.busy <- nil
+	if len(p.names) > 0 {
+		wg.Go(func() { p.watch(ctx) })
+	}
 	return p
 }
 
-// moved reports whether a name has other addresses than when last looked at. It does not wait for a slow resolver: its answer is seen later.
-func (p *places) moved(ctx context.Context, wg *sync.WaitGroup) bool {
-	if len(p.names) == 0 {
-		return false
-	}
-	select {
-	case found := <-p.busy:
-		moved := found != nil && !slices.Equal(found, p.last)
-		if found != nil {
-			p.last = found
-		}
-		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			defer cancel()
-			var all []string
-			for _, n := range p.names {
-				addrs, err := net.DefaultResolver.LookupHost(ctx, n)
-				if err != nil {
-					all = nil
-					break
-				}
-				all = append(all, addrs...)
+func (p *places) watch(ctx context.Context) {
+	began := time.Now()
+	var last []string
+	for ctx.Err() == nil {
+		if found := p.look(ctx); found != nil && !slices.Equal(found, last) {
+			last = found
+			select {
+			case p.moved <- struct{}{}:
+			default:
 			}
-			slices.Sort(all)
-			p.busy <- all
-		})
-		return moved
-	default:
-		return false
+		}
+		pause := lookPause
+		if time.Since(began) > 10*time.Minute {
+			pause = chaseCalm
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
 	}
+}
+
+// look returns the addresses of all names now; nil when they cannot be had.
+func (p *places) look(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var all []string
+	for _, n := range p.names {
+		addrs, err := net.DefaultResolver.LookupHost(ctx, n)
+		if err != nil {
+			return nil
+		}
+		all = append(all, addrs...)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // hostsOf returns the host or host:port of each server that a data source names; none when it names none.

@@ -78,7 +78,7 @@ func dialAny(ctx context.Context, cfg *Config, n int) (*topology, error) {
 		if errors.Is(err, ErrTwoMasters) {
 			return nil, err
 		}
-		t, e := newTopology(cfg, l, nil)
+		t, e := newTopology(cfg, l, nil, nil)
 		if e != nil {
 			return nil, e
 		}

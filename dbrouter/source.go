@@ -56,6 +56,7 @@ type source struct {
 	weight  int  // its share of the reads, of fullWeight
 	misses  int  // probes in a row without an answer in time
 	standby bool // it was a standby when last seen so, or must be one
+	deposed bool // it was the master and has not been seen as a standby since
 }
 
 // counts are what happened at a source.
@@ -143,6 +144,13 @@ func (s *source) inUse() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.healthy && !s.retired.Load()
+}
+
+// isDeposed reports whether the source was the master and has not been seen as a standby since.
+func (s *source) isDeposed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deposed
 }
 
 // exclude takes a source out of use before anybody uses it.

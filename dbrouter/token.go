@@ -137,6 +137,7 @@ func (tr *track) token(ctx context.Context) (string, error) {
 		return "", nil
 	}
 	asked, ok := false, true
+	var shown position
 	if tr.pinned.Load() || tr.until.Load() != 0 {
 		var at position
 		var err error
@@ -150,8 +151,7 @@ func (tr *track) token(ctx context.Context) (string, error) {
 	if ok && !asked {
 		if asked, ok = tr.price(ctx, t); ok && !asked {
 			if last := tr.last.Load(); last != nil {
-				ok = tr.leave(ctx, t, last)
-				tr.last.CompareAndSwap(nil, last) // it is still the one
+				shown, ok = tr.shown(ctx, t, last)
 			}
 		}
 	}
@@ -164,7 +164,7 @@ func (tr *track) token(ctx context.Context) (string, error) {
 	if !ok {
 		return pin(time.Now().Add(min(t.cfg.TokenTTL, time.Minute)))
 	}
-	need := tr.needs()
+	need := tr.needs().merge(t.dialect, shown)
 	if len(need) == 0 {
 		if until := time.Unix(0, tr.wrote.Load()).Add(ownPin); until.After(time.Now()) {
 			return pin(until)

@@ -70,8 +70,9 @@ type topology struct {
 	reads, searches []*source
 }
 
-// newTopology opens the pools of a configuration; nothing is dialled. Sources of old that have the same place are used again.
-func newTopology(cfg *Config, l layout, old *topology) (*topology, error) {
+// newTopology opens the pools of a configuration; nothing is dialled. Sources of old that have the same place are used again, and master when
+// it is not nil.
+func newTopology(cfg *Config, l layout, old *topology, master *source) (*topology, error) {
 	d, err := dialect.Of(cfg.DriverName)
 	if err != nil {
 		return nil, err
@@ -92,7 +93,9 @@ func newTopology(cfg *Config, l layout, old *topology) (*topology, error) {
 		}
 		return s
 	}
-	t.master = open(roleMaster, "DataSource", l.master)
+	if t.master = master; master == nil {
+		t.master = open(roleMaster, "DataSource", l.master)
+	}
 	t.read = t.master
 	if d == dialect.SQLite && !inMemory(l.master) {
 		t.read = open(roleRead, "DataSource", l.master)
@@ -104,6 +107,9 @@ func newTopology(cfg *Config, l layout, old *topology) (*topology, error) {
 		t.search = append(t.search, open(roleSearch, fmt.Sprintf("DataSourceSearchReplicas[%d]", i), dsn))
 	}
 	if err := errors.Join(errs...); err != nil {
+		if master != nil {
+			t.master, t.read = old.master, old.master // it is not ours to close
+		}
 		t.discard(old)
 		return nil, fmt.Errorf("%w: correct the data source", err)
 	}

@@ -139,29 +139,38 @@ func (tr *track) settle(ctx context.Context, rd *Reader, t *topology, tried []*s
 	}
 	need := tr.needs()
 	last := tr.last.Load()
-	if last != nil && contains(tried, last) {
-		tr.last.CompareAndSwap(last, nil)
-		last = nil
-	}
+	var stay *source // what serves when no other has come so far
 	if last != nil {
-		if t.serves(last, rd.search) && last.has(need, tr) {
-			return last
+		failed := contains(tried, last)
+		if !failed && last.has(need, tr) && contains(t.inUse(true), last) {
+			if t.serves(last, rd.search) {
+				return last
+			}
+			stay = last
 		}
 		// It is left: who comes next must have what it has shown.
-		if !tr.leave(ctx, t, last) {
+		shown, ok := tr.shown(ctx, t, last)
+		if !ok {
 			return t.master
 		}
-		need = tr.needs()
+		need = need.merge(t.dialect, shown)
 	}
 	s := rd.covering(t, need, tr, tried)
 	if s == nil {
-		if s = rd.await(ctx, t, need, tr, tried); s == nil {
-			return t.master
+		if s = rd.await(ctx, t, need, tr, tried); s != nil {
+			tr.r.own.waited.Add(1)
 		}
-		tr.r.own.waited.Add(1)
 	}
-	tr.last.CompareAndSwap(nil, s)
-	return s
+	switch {
+	case s != nil:
+		tr.raise(t.dialect, need)
+		tr.last.CompareAndSwap(last, s)
+		return s
+	case stay != nil:
+		return stay
+	}
+	tr.raise(t.dialect, need)
+	return t.master
 }
 
 // price has need cover all that the session has done at the master; it reports whether that is known.
@@ -191,18 +200,17 @@ func (tr *track) price(ctx context.Context, t *topology) (asked, ok bool) {
 	}
 }
 
-// leave has need cover what the session has seen on the replica of its reads.
-func (tr *track) leave(ctx context.Context, t *topology, last *source) bool {
-	at, err := tr.r.ask(last).wait(ctx)
-	if err != nil || at == nil {
-		// It is gone, or does not tell: the master has had whatever it has shown.
-		if at, err = tr.r.ask(t.master).wait(ctx); err != nil || at == nil {
-			return false
+// shown is a position that covers what the session has seen on the replica of its reads.
+func (tr *track) shown(ctx context.Context, t *topology, last *source) (position, bool) {
+	if last.inUse() {
+		a := tr.r.ask(last)
+		if _, err := a.wait(ctx); err == nil && a.seen != nil {
+			return a.seen, true
 		}
 	}
-	tr.raise(t.dialect, at)
-	tr.last.CompareAndSwap(last, nil)
-	return true
+	// It is gone, or does not tell: the master has whatever it has shown.
+	at, err := tr.r.ask(t.master).wait(ctx)
+	return at, err == nil && at != nil
 }
 
 // has reports whether the source, as far as is known without asking, has everything up to need.

@@ -66,6 +66,9 @@ func (r *Router) runTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sql
 	t := r.top.Load()
 	repeatable := func(err error) Fault {
 		f := t.classify(err)
+		if errors.Is(err, context.Canceled) || errors.Is(err, errFenced) {
+			f = FaultConnection // not by our caller: the old master was fenced
+		}
 		switch {
 		case ctx.Err() != nil:
 			return FaultNone
@@ -97,7 +100,7 @@ func (r *Router) runTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sql
 	switch {
 	case err == nil:
 		return FaultNone, nil
-	case t.classify(err) == FaultConnection || ctx.Err() != nil && !errors.Is(err, sql.ErrTxDone):
+	case t.classify(err) == FaultConnection && !safe(err) || ctx.Err() != nil && !errors.Is(err, sql.ErrTxDone):
 		r.condemn(t.master, err)
 		return FaultNone, fmt.Errorf("dbrouter: run tx: commit: %w: %w", ErrUnknownOutcome, err)
 	}

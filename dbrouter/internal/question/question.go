@@ -29,7 +29,7 @@ const (
 	current_setting('wal_block_size')::bigint, pg_size_bytes(current_setting('wal_segment_size'))
 	FROM (SELECT pg_is_in_recovery() AS standby) AS r`
 
-	maria = `SELECT @@global.read_only, @@global.gtid_slave_pos, @@global.gtid_binlog_pos`
+	maria = `SELECT @@global.read_only, @@global.gtid_slave_pos, @@global.gtid_binlog_pos, @@global.log_slave_updates`
 	mysql = `SELECT @@global.read_only OR @@global.super_read_only, @@global.gtid_executed`
 	plain = `SELECT 1`
 

@@ -1,0 +1,3 @@
+package dbrouter_test
+
+func migrateChild() {}

@@ -225,12 +225,18 @@ func (h *Hub) wakeLocked(s *sub) {
 		return
 	}
 	c.waking = true
-	c.sock.WhenDrained(func() { h.do(func() { h.roomLocked(c) }) })
+	c.sock.WhenDrained(func() {
+		h.roomy.Lock()
+		h.roomy.conns = append(h.roomy.conns, c)
+		h.roomy.Unlock()
+		h.wakeWorker()
+	})
 }
 
 // roomLocked goes on with the subscriptions of a socket that has room again.
 func (h *Hub) roomLocked(c *Conn) {
-	if c.waking = false; c.held || c.gone {
+	c.waking = false
+	if c.held || c.gone {
 		return
 	}
 	for _, s := range c.subs {
@@ -267,17 +273,27 @@ func (h *Hub) catchUpLocked(s *sub) {
 		h.dropGapLocked(s)
 		return
 	}
-	h.mu.Lock()
-	records, ok := h.node.Since(s.room.topic, s.at)
-	h.mu.Unlock()
-	switch {
-	case ok:
-		s.mode = live
-		h.feedLocked(s, records)
-	case s.skip == nil && s.room.opts.Slow == Resume:
-		// It has read so slowly that the ring has moved on. With its cursor it gets what there is, or is told.
-		h.behindLocked(s)
-	default:
-		h.attachAgainLocked(s)
+	for {
+		buf := h.since[:0]
+		if s.room.opts.Slow == Conflate {
+			buf = nil // what comes last decides on what comes first
+		}
+		h.mu.Lock()
+		records, ok := h.node.Since(s.room.topic, s.at, buf)
+		h.mu.Unlock()
+		switch {
+		case ok:
+			s.mode = live
+			h.feedLocked(s, records)
+			if s.mode == live && buf != nil && len(records) == cap(buf) {
+				continue
+			}
+		case s.skip == nil && s.room.opts.Slow == Resume:
+			// It has read so slowly that the ring has moved on. With its cursor it gets what there is, or is told.
+			h.behindLocked(s)
+		default:
+			h.attachAgainLocked(s)
+		}
+		return
 	}
 }

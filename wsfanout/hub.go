@@ -14,6 +14,7 @@ import (
 	"github.com/nines-go/nines/wsfanout/internal/frame"
 	"github.com/nines-go/nines/wsfanout/internal/home"
 	"github.com/nines-go/nines/wsfanout/internal/sock"
+	"github.com/nines-go/nines/wsfanout/internal/wire"
 )
 
 // Hub is this node's part: an http.Handler for WebSockets, and Publish. It is safe for concurrent use.
@@ -57,6 +58,8 @@ type Hub struct {
 	filling  int     // gaps that wait for OnGap
 	large    []*room // with something in their queues
 
+	roomy     roomy          // sockets that have room again
+	since     []*wire.Record // scratch
 	wakeLarge chan struct{}
 	backlog   atomic.Int64 // events in the queues of large rooms
 
@@ -89,6 +92,7 @@ func New(cfg Config) (*Hub, error) {
 		waiting: map[home.Handle]chan ack{}, peers: map[string]*peer{},
 		conns: map[*Conn]struct{}{}, attached: map[home.ClientID]*sub{}, users: map[string]map[*Conn]struct{}{}, rooms: map[string]*room{},
 		fills: make(chan struct{}, fillsAtOnce), ready: make(chan struct{}), wakeLarge: make(chan struct{}, 1),
+		since: make([]*wire.Record, 0, sock.MaxFrames),
 	}
 	h.pool = sock.NewPool(sock.Config{
 		MaxPending: maxPending, HighWater: highWater, ReadLimit: cfg.MaxFrame, PingInterval: cfg.PingInterval,
@@ -154,26 +158,21 @@ func (h *Hub) with(fn func()) {
 }
 
 // flush carries out the outbox unless another goroutine does; that one then also takes what this one has left. When sockets cannot be served as
-// fast as messages come, the outbox and the queues of large topics grow, and who brings more has to help: publishers, and the handlers of peers,
-// whose links then fill.
+// fast as messages come, the outbox grows, and who brings more has to wait: publishers, and the handlers of peers, whose links then fill.
 func (h *Hub) flush() {
 	for {
 		h.mu.Lock()
 		n := len(h.outbox)
 		h.mu.Unlock()
-		much := h.backlog.Load() > outboxFull
 		switch {
-		case n == 0 && !much:
+		case n == 0:
 			return
-		case n > outboxFull || much:
+		case n > outboxFull:
 			h.exec.Lock()
 		case !h.exec.TryLock():
 			return
 		}
 		h.drainLocked()
-		if much {
-			h.sliceLocked()
-		}
 		h.exec.Unlock()
 	}
 }

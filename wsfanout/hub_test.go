@@ -37,11 +37,16 @@ type server struct {
 	done chan struct{}
 	stop context.CancelFunc // the hard stop
 
+	small bool // kernel buffers
+
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
 func (s *server) track(c net.Conn, state http.ConnState) {
+	if state == http.StateNew && s.small {
+		_ = c.(*net.TCPConn).SetWriteBuffer(4096)
+	}
 	if state == http.StateHijacked {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -81,7 +86,12 @@ func (s *switcher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // start runs a hub until the end of the test.
-func start(t testing.TB, cfg wsfanout.Config) *server {
+func start(t testing.TB, cfg wsfanout.Config) *server { return startWith(t, cfg, false) }
+
+// startSmall has small kernel buffers: who does not read is soon felt.
+func startSmall(t testing.TB, cfg wsfanout.Config) *server { return startWith(t, cfg, true) }
+
+func startWith(t testing.TB, cfg wsfanout.Config, small bool) *server {
 	t.Helper()
 	if cfg.Authenticate == nil && cfg.AuthenticateFrame == nil {
 		cfg.Authenticate = who
@@ -95,7 +105,7 @@ func start(t testing.TB, cfg wsfanout.Config) *server {
 	hub, err := wsfanout.New(cfg)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &server{hub: hub, done: make(chan struct{}), stop: cancel}
+	s := &server{small: small, hub: hub, done: make(chan struct{}), stop: cancel}
 	s.http = httptest.NewUnstartedServer(&switcher{h: hub})
 	s.http.Config.ConnState = s.track
 	s.http.Start()

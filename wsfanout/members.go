@@ -219,6 +219,7 @@ func (h *Hub) receive(ctx context.Context, from string, payload []byte) ([]byte,
 				h.node.Receive(h.now(), from, messages)
 			}
 		})
+		h.holdPeer()
 	case kindControl:
 		var c control
 		if err := json.Unmarshal(payload[1:], &c); err != nil {

@@ -82,6 +82,7 @@ func (h *Hub) Publish(ctx context.Context, topic string, data []byte, opts *Publ
 	case <-ctx.Done():
 		return Position{}, fmt.Errorf("wsfanout: publish: hub does not run: %w", context.Cause(ctx))
 	}
+	h.holdBack(ctx, topic)
 	done := make(chan ack, 1)
 	var handle home.Handle
 	var err error

@@ -2,7 +2,8 @@ package wsfanout
 
 import (
 	"context"
-	"runtime"
+	"sync"
+	"time"
 
 	"github.com/nines-go/nines/wsfanout/internal/home"
 	"github.com/nines-go/nines/wsfanout/internal/sock"
@@ -18,8 +19,9 @@ type room struct {
 	opts   TopicOptions
 	subs   []*sub
 	queue  []*cast
-	at     int  // how many of subs have had the first of queue
-	listed bool // in hub.large
+	at     int           // how many of subs have had the first of queue
+	listed bool          // in hub.large
+	space  chan struct{} // closed when the queue has become short; nil: nobody waits
 
 	latest    map[string]*latest // of a topic with Conflate: the newest ephemeral message of each key
 	ephemeral uint64             // how many of those there have been
@@ -76,11 +78,42 @@ func (h *Hub) eventLocked(topic string, c *cast) {
 	if !r.listed {
 		r.listed = true
 		h.large = append(h.large, r)
-		select {
-		case h.wakeLarge <- struct{}{}:
-		default:
-		}
+		h.wakeWorker()
 	}
+}
+
+func (h *Hub) wakeWorker() {
+	select {
+	case h.wakeLarge <- struct{}{}:
+	default:
+	}
+}
+
+// roomy are sockets that have room again, and wait for their turn.
+type roomy struct {
+	sync.Mutex
+	conns []*Conn
+}
+
+// roomySlice is how many of them have their turn at once: each may be given as many records as it has room for.
+const roomySlice = 4
+
+// roomyLocked goes on with some sockets that have room again. It reports whether there are more.
+func (h *Hub) roomyLocked() bool {
+	h.roomy.Lock()
+	n := min(roomySlice, len(h.roomy.conns))
+	var some [roomySlice]*Conn
+	copy(some[:], h.roomy.conns[:n])
+	clear(h.roomy.conns[:n])
+	if h.roomy.conns = h.roomy.conns[n:]; len(h.roomy.conns) == 0 {
+		h.roomy.conns = nil
+	}
+	more := len(h.roomy.conns) > 0
+	h.roomy.Unlock()
+	for _, c := range some[:n] {
+		h.roomLocked(c)
+	}
+	return more
 }
 
 // castLocked carries out an event for some of the subscribers.
@@ -127,6 +160,7 @@ func (h *Hub) sliceLocked() bool {
 			r.queue[0] = nil
 			r.queue = r.queue[1:]
 			h.backlog.Add(-1)
+			r.spaceLocked()
 		}
 	}
 	if r.listed = len(r.queue) > 0; r.listed {
@@ -145,13 +179,68 @@ func (h *Hub) serveLarge(ctx context.Context) {
 			return
 		case <-h.wakeLarge:
 		}
-		for more := true; more && ctx.Err() == nil; runtime.Gosched() {
+		turn := time.Now()
+		for more := true; more && ctx.Err() == nil; {
 			h.exec.Lock()
 			h.drainLocked()
 			more = h.sliceLocked()
+			more = h.roomyLocked() || more
 			h.exec.Unlock()
+			if time.Since(turn) > time.Millisecond/2 {
+				sock.Yield()
+				turn = time.Now()
+			}
 		}
 		h.flush()
+	}
+}
+
+// roomFull is how many events of one large topic may wait before its publishers do. backlogFull is the same for all of them together and for the
+// handlers of peers, which bring other topics as well and so have to wait as late as possible.
+const (
+	roomFull    = 16
+	backlogFull = 4096
+)
+
+// holdBack lets a publisher to a large topic wait while this node is behind with it. Others pass.
+func (h *Hub) holdBack(ctx context.Context, topic string) {
+	for h.backlog.Load() >= roomFull {
+		var space chan struct{}
+		h.with(func() {
+			if r := h.rooms[topic]; r != nil && len(r.queue) >= roomFull {
+				if r.space == nil {
+					r.space = make(chan struct{})
+				}
+				space = r.space
+			}
+		})
+		if space == nil {
+			return
+		}
+		select {
+		case <-space:
+		case <-ctx.Done():
+			return
+		case <-h.life.Done():
+			return
+		}
+	}
+}
+
+// holdPeer lets a link wait while this node is very far behind.
+func (h *Hub) holdPeer() {
+	for h.backlog.Load() > backlogFull {
+		h.exec.Lock()
+		h.drainLocked()
+		h.sliceLocked()
+		h.exec.Unlock()
+	}
+}
+
+func (r *room) spaceLocked() {
+	if r.space != nil && len(r.queue) < roomFull/2 {
+		close(r.space)
+		r.space = nil
 	}
 }
 
@@ -160,4 +249,5 @@ func (h *Hub) dropRoomLocked(r *room) {
 	delete(h.rooms, r.topic)
 	h.backlog.Add(int64(-len(r.queue)))
 	r.queue, r.at = nil, 0
+	r.spaceLocked()
 }

@@ -235,11 +235,15 @@ func sameCursor(a, b *Cursor) bool { return a.Pos == b.Pos && slices.Equal(a.See
 
 // since returns the ring's records after a position that is in it.
 func (e *edge) since(at Position) ([]*Record, bool) {
-	l := e.log
-	if l == nil || at.Offset < l.base.Offset || at.Offset > l.last() || l.at(at.Offset) != at {
+	if !e.holds(at) {
 		return nil, false
 	}
-	return slices.Clone(l.after(at.Offset, l.last())), true // trimming writes to the ring
+	return slices.Clone(e.log.after(at.Offset, e.log.last())), true // trimming writes to the ring
+}
+
+func (e *edge) holds(at Position) bool {
+	l := e.log
+	return l != nil && at.Offset >= l.base.Offset && at.Offset <= l.last() && l.at(at.Offset) == at
 }
 
 // onAnswerFor is the home's answer for one cursor. Links are in order, so it ends where this node stands.

@@ -239,13 +239,18 @@ func (n *Node) Detach(now time.Duration, client ClientID, topic string) {
 }
 
 // Since returns the records after a position from what this node has of a topic with local clients, for a client
-// that was answered and then fell behind. False: not all of them are here; attach the client anew with its cursor.
-func (n *Node) Since(topic string, at Position) ([]*Record, bool) {
+// that was answered and then fell behind: those that buf has room for, or all when it has none. False: not all of them are
+// here; attach the client anew with its cursor.
+func (n *Node) Since(topic string, at Position, buf []*Record) ([]*Record, bool) {
 	e := n.edges[topic]
-	if e == nil {
+	if e == nil || !e.holds(at) {
 		return nil, false
 	}
-	return e.since(at)
+	end := e.log.last()
+	if cap(buf) > 0 {
+		end = min(end, at.Offset+uint64(cap(buf)))
+	}
+	return append(buf[:0], e.log.after(at.Offset, end)...), true
 }
 
 // At returns where this node stands in a topic, and whether it is subscribed.

@@ -246,10 +246,10 @@ func TestClientsShareTheRingOfTheirNode(t *testing.T) {
 	for _, c := range []string{"c", "d", "e", "x"} {
 		require.Contains(t, out, "client "+c+" sees 1.A:4 m4")
 	}
-	rs, ok := s.nodes["C"].Since("t", home.Position{Epoch: home.Term{N: 1, Node: "A"}, Offset: 2})
+	rs, ok := s.nodes["C"].Since("t", home.Position{Epoch: home.Term{N: 1, Node: "A"}, Offset: 2}, nil)
 	require.True(t, ok)
 	require.Len(t, rs, 2)
-	_, ok = s.nodes["C"].Since("t", home.Position{Epoch: home.Term{N: 2, Node: "A"}, Offset: 2})
+	_, ok = s.nodes["C"].Since("t", home.Position{Epoch: home.Term{N: 2, Node: "A"}, Offset: 2}, nil)
 	require.False(t, ok)
 }
 

@@ -2,18 +2,19 @@ package sock
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"time"
 )
 
 const (
 	sliceLen  = 32               // sockets of the bulk lane that are written before the direct lane is looked at again
-	yieldTime = time.Millisecond // after which a worker lets other goroutines run
+	yieldTime = time.Millisecond // after which a worker lets other goroutines run, and the network be looked at
 	lagFirst  = time.Millisecond // until a socket that took nothing is tried again; doubles with each try that was in vain
 	lagLevels = 9                // up to 256 ms
-	keepBufs  = 1024             // lists kept for later
-	keepCap   = 4 * MaxFrames
+	keepShort = 8192             // lists for up to shortList frames that are kept for later
+	shortList = 16
+	keepLong  = 512 // for up to longList frames; longer ones are not kept
+	longList  = 64
 )
 
 // Lane is how urgent a frame is. What goes to few sockets is not held up by what goes to many.
@@ -36,6 +37,7 @@ type shard struct {
 	taken   [2][]*Socket
 	next    [2]int // in taken
 	spare   [][]*Frame
+	long    [][]*Frame
 	lag     [lagLevels][]*Socket // whose kernel buffer is full
 	due     [lagLevels]time.Time
 	again   []*Socket
@@ -45,6 +47,10 @@ type shard struct {
 }
 
 func newShard() *shard { return &shard{wake: make(chan struct{}, 1)} }
+
+// Yield lets others run that became ready meanwhile. runtime.Gosched does not do: while goroutines are runnable on all threads, the runtime looks
+// at the network only every 10 ms, and whoever a message for one comes from, or goes to, would wait for that long.
+func Yield() { time.Sleep(time.Microsecond) }
 
 // push queues a socket for the worker, and returns an empty list when there is one and it needs one.
 func (h *shard) push(s *Socket, l Lane, needy bool) (buf []*Frame) {
@@ -73,7 +79,7 @@ func (h *shard) run(ctx context.Context) {
 		h.retry(now)
 		if h.next[Bulk] < len(h.taken[Bulk]) {
 			if now.Sub(turn) > yieldTime {
-				runtime.Gosched()
+				Yield()
 				turn = time.Now()
 			}
 			continue
@@ -99,7 +105,7 @@ func (h *shard) take() {
 			h.taken[l], h.lanes[l], h.next[l] = h.lanes[l], h.taken[l][:0], 0
 		}
 	}
-	if n := min(len(h.spare)-sliceLen, keepBufs-len(h.bufs)); n > 0 {
+	if n := min(len(h.spare)-sliceLen, keepShort-len(h.bufs)); n > 0 {
 		k := len(h.spare) - n
 		h.bufs = append(h.bufs, h.spare[k:]...)
 		clear(h.spare[k:])
@@ -118,22 +124,34 @@ func (h *shard) write(l Lane, n int) {
 
 // list returns an empty list.
 func (h *shard) list() []*Frame {
-	if n := len(h.spare); n > 0 {
-		b := h.spare[n-1]
-		h.spare = h.spare[:n-1]
-		return b
+	from := &h.long
+	if len(*from) == 0 {
+		from = &h.spare
 	}
-	return make([]*Frame, 0, 8)
+	n := len(*from)
+	if n == 0 {
+		return make([]*Frame, 0, 8)
+	}
+	b := (*from)[n-1]
+	(*from)[n-1] = nil
+	*from = (*from)[:n-1]
+	return b
 }
 
 // give takes a list back.
 func (h *shard) give(b []*Frame) {
-	if cap(b) == 0 || cap(b) > keepCap || len(h.spare) >= keepBufs {
+	to, most := &h.spare, keepShort
+	switch {
+	case cap(b) == 0 || cap(b) > longList:
 		return
+	case cap(b) > shortList:
+		to, most = &h.long, keepLong
 	}
-	b = b[:cap(b)]
-	clear(b)
-	h.spare = append(h.spare, b[:0])
+	if len(*to) < most {
+		b = b[:cap(b)]
+		clear(b)
+		*to = append(*to, b[:0])
+	}
 }
 
 // later puts a socket that the kernel takes nothing for on the list of those that are tried again: polled, as that costs no memory for a socket

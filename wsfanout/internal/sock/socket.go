@@ -313,10 +313,14 @@ func (s *Socket) passLocked(h *shard) {
 
 // lagLocked puts back what the kernel did not take, and has it tried again.
 func (s *Socket) lagLocked(h *shard, frames []*Frame, n int, some bool) {
-	later := s.pending
-	s.putBackLocked(frames, n)
-	h.give(frames)
-	h.give(later)
+	if later := s.pending; len(later) == 0 && !s.dropped && s.state == lagging && !some {
+		s.pending, s.off = frames, n // as it was
+		h.give(later)
+	} else {
+		s.putBackLocked(frames, n)
+		h.give(frames)
+		h.give(later)
+	}
 	if len(s.pending) == 0 {
 		s.nextLocked(h)
 		return

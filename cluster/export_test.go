@@ -141,7 +141,7 @@ func SealDatagram(key []byte, id, cluster string, plain []byte) []byte {
 
 // Listen is one tick in which those of lives were heard; Quiet is what a peer answers.
 func (x *Table) Listen(now time.Time, lives ...string) (ping []string, ask map[string][]string) {
-	ping, ask = x.t.listen(func(id string) uint64 {
+	ping, ask = x.t.listen(pauseTick, func(id string) uint64 {
 		n := x.t.members[id].life
 		if slices.Contains(lives, id) {
 			n++

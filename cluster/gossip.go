@@ -37,7 +37,7 @@ func (p Profile) timings() timings {
 		probe: 200 * time.Millisecond, probeTimeout: 100 * time.Millisecond, suspicion: 4,
 		gossip: 50 * time.Millisecond, pushPull: 15 * time.Second, stream: 3 * time.Second,
 		ask: 400 * time.Millisecond, reach: time.Second,
-		hearings: hearings{ping: 4, ask: 7, agreed: 6, silent: 11},
+		hearings: hearings{300 * time.Millisecond, 600 * time.Millisecond, 500 * time.Millisecond, 1100 * time.Millisecond},
 	}
 	switch p {
 	case Local:
@@ -45,7 +45,7 @@ func (p Profile) timings() timings {
 	case WAN:
 		t.probe, t.probeTimeout, t.gossip, t.stream = 1200*time.Millisecond, 800*time.Millisecond, 150*time.Millisecond, 10*time.Second
 		t.ask, t.reach = time.Second, 3*time.Second
-		t.hearings = hearings{ping: 10, ask: 30, agreed: 25, silent: 50}
+		t.hearings = hearings{time.Second, 3 * time.Second, 2500 * time.Millisecond, 5 * time.Second}
 	}
 	return t
 }

@@ -341,10 +341,11 @@ func (n *Node) pausedLocked(gap time.Duration) {
 	n.gap = gap // the tick logs it
 }
 
-// verified ends the time after a pause.
-func (n *Node) verified() {
+// verified ends the time after a pause. pauses is how many there had been when what speaks for it was begun: a later one is not ended by it.
+func (n *Node) verified(pauses int64) {
 	n.mu.Lock()
-	was := n.paused
+	n.lookLocked()
+	was := n.paused && n.pause.count.Load() == pauses
 	if was {
 		n.paused = false
 		n.changeSelfLocked(func(in *info) { delete(in.Tags, TagPaused) })

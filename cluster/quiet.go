@@ -13,30 +13,32 @@ import (
 // silent themselves are asked. It is failed when nobody hears it. And whoever was heard a moment ago is not failed, whatever gossip says: a network that
 // loses a third of what is sent makes gossip wrong now and then, and now and then makes links silent for a second.
 //
-// Silence is counted in ticks, not in time: what this process did not hear because it did not run is no evidence.
+// Silence is counted tick by tick, and a tick that is late counts for three at most: what this process did not hear because it did not run
+// is no evidence.
 
-// hearings are the steps of that, in ticks of pauseTick.
+// hearings are the steps of that: for how long it has been silent.
 type hearings struct {
-	ping   int // then it is sent datagrams
-	ask    int // then others are asked
-	agreed int // they agree when they have not heard it for that long
-	silent int // then it is failed
+	ping   time.Duration // then it is sent datagrams
+	ask    time.Duration // then others are asked
+	agreed time.Duration // they agree when they have not heard it for that long
+	silent time.Duration // then it is failed
 }
 
 const (
-	quietPings = 3 // datagrams a tick: some may be lost
-	askEvery   = 2 // ticks
+	quietPings = 3             // datagrams a tick: some may be lost
+	mostQuiet  = 3 * pauseTick // that one tick counts for
+	retryQuiet = time.Second   // between datagrams to one that is failed
 )
 
 // hearing is a question about processes that the sender does not hear, or the answer to one.
 type hearing struct {
 	Ask   []string       `json:",omitempty"`
-	Quiet map[string]int `json:",omitempty"` // ticks without a sign of life
+	Quiet map[string]int `json:",omitempty"` // ms without a sign of life
 }
 
-// listen counts one more tick for everybody, and returns whom to send a datagram, and whom to ask about whom. life counts what was heard from a
-// process.
-func (t *table) listen(life func(id string) uint64) (ping []string, ask map[string][]string) {
+// listen is a tick after that long, and returns whom to send datagrams, and whom to ask about whom. life counts what was heard from a process.
+func (t *table) listen(elapsed time.Duration, life func(id string) uint64) (ping []string, ask map[string][]string) {
+	elapsed = min(elapsed, mostQuiet)
 	for id, e := range t.members {
 		if id == t.self || e.left || e.dead || !e.shown && !e.silent {
 			continue
@@ -44,10 +46,11 @@ func (t *table) listen(life func(id string) uint64) (ping []string, ask map[stri
 		if now := life(id); now != e.life {
 			e.life = now
 			e.fresh()
-		} else {
-			e.quiet++
+			continue
 		}
-		if e.quiet >= t.hearings.ping && (e.shown || e.quiet%10 == 0) {
+		was := e.quiet
+		e.quiet += elapsed
+		if e.quiet >= t.hearings.ping && (e.shown || e.quiet/retryQuiet != was/retryQuiet) {
 			ping = append(ping, id)
 		}
 	}
@@ -55,37 +58,51 @@ func (t *table) listen(life func(id string) uint64) (ping []string, ask map[stri
 		if id == t.self || !e.shown || e.quiet < t.hearings.ask {
 			continue
 		}
-		agreed := true
 		for other, o := range t.members {
-			if other == t.self || other == id || !o.shown || !o.linked || o.quiet >= t.hearings.ask {
+			if !t.hears(other, o, id) {
 				continue
 			}
-			if (e.quiet-t.hearings.ask)%askEvery == 0 {
-				if ask == nil {
-					ask = map[string][]string{}
-				}
-				ask[other] = append(ask[other], id)
+			if ask == nil {
+				ask = map[string][]string{}
 			}
-			agreed = agreed && slices.Contains(e.agree, other)
+			ask[other] = append(ask[other], id)
 		}
-		e.silent = e.silent || agreed && e.quiet >= t.hearings.silent
+		t.conclude(id, e)
 	}
 	return ping, ask
+}
+
+// hears reports whether other can be asked about a process.
+func (t *table) hears(other string, o *entry, about string) bool {
+	return other != t.self && other != about && o.shown && o.linked && o.quiet < t.hearings.ask
+}
+
+// conclude decides whether nobody hears a process.
+func (t *table) conclude(id string, e *entry) {
+	if e.silent || !e.shown || e.quiet < t.hearings.silent {
+		return
+	}
+	for other, o := range t.members {
+		if t.hears(other, o, id) && !slices.Contains(e.agree, other) {
+			return
+		}
+	}
+	e.silent = true
 }
 
 // fresh begins anew: there was a sign of life of another kind.
 func (e *entry) fresh() { e.quiet, e.silent, e.agree = 0, false, nil }
 
-// quietHere answers a question: for how many ticks this node has not heard the processes.
+// quietHere answers a question: for how many ms this node has not heard the processes.
 func (t *table) quietHere(ids []string) map[string]int {
 	quiet := make(map[string]int, len(ids))
 	for _, id := range ids[:min(len(ids), maxTellIDs)] {
 		switch e := t.members[id]; {
 		case id == t.self:
 		case e == nil || !e.shown:
-			quiet[id] = t.hearings.silent // it is not here
+			quiet[id] = int(t.hearings.silent.Milliseconds()) // it is not here
 		default:
-			quiet[id] = e.quiet
+			quiet[id] = int(e.quiet.Milliseconds())
 		}
 	}
 	return quiet
@@ -93,18 +110,19 @@ func (t *table) quietHere(ids []string) map[string]int {
 
 // answered takes what a peer has not heard.
 func (t *table) answered(by string, quiet map[string]int) {
-	for id, ticks := range quiet {
+	for id, ms := range quiet {
 		e := t.members[id]
 		if e == nil || id == by {
 			continue
 		}
-		i := slices.Index(e.agree, by)
-		switch {
-		case ticks >= t.hearings.agreed && i < 0:
+		agrees := time.Duration(ms)*time.Millisecond >= t.hearings.agreed
+		switch i := slices.Index(e.agree, by); {
+		case agrees && i < 0:
 			e.agree = append(e.agree, by)
-		case ticks < t.hearings.agreed && i >= 0:
+		case !agrees && i >= 0:
 			e.agree = slices.Delete(e.agree, i, i+1)
 		}
+		t.conclude(id, e)
 	}
 }
 
@@ -112,12 +130,12 @@ func (t *table) answered(by string, quiet map[string]int) {
 func (t *table) lately(e *entry) bool { return e.quiet < t.hearings.silent && e.life > 0 }
 
 // listen is one tick.
-func (n *Node) listen() {
+func (n *Node) listen(elapsed time.Duration) {
 	if n.cfg.Single || !n.isRunning() {
 		return
 	}
 	n.mu.Lock()
-	ping, ask := n.table.listen(n.lives)
+	ping, ask := n.table.listen(elapsed, n.lives)
 	addrs := n.addrsLocked(ping)
 	n.mu.Unlock()
 	n.pingThem(addrs)

@@ -38,12 +38,12 @@ func TestWhoNobodyHearsIsFailed(t *testing.T) {
 	require.True(t, asked)
 	s.ticks(5, idC)
 	s.expect(idB, cluster.FateAlive, idA, idB, idC) // C has not answered
-	s.Answered(idC, map[string]int{idB: 2})
+	s.Answered(idC, map[string]int{idB: 200})
 	s.ticks(2, idC).expect(idB, cluster.FateAlive, idA, idB, idC) // C hears it
-	s.Answered(idC, map[string]int{idB: 7})
-	s.ticks(1, idC).expect(idB, cluster.FateFailed, idA, idC)
+	s.Answered(idC, map[string]int{idB: 700})
+	s.expect(idB, cluster.FateFailed, idA, idC)
 	require.Equal(t, []string{idB + ":1"}, s.Lost(), "it is looked for")
-	require.Equal(t, map[string]int{idB: 11, idC: 0}, s.QuietHere(idA, idB, idC))
+	require.Equal(t, map[string]int{idB: 1100, idC: 0}, s.QuietHere(idA, idB, idC))
 	s.ticks(1, idB, idC).expect(idB, cluster.FateAlive, idA, idB, idC) // one sign of life
 }
 

@@ -38,7 +38,8 @@ type reacher struct {
 	asked   time.Time
 
 	targets []target
-	quick   bool // a member was lost lately, or came by link alone
+	pauses  int64 // of this process when these were chosen: after one, members are targets too
+	quick   bool  // a member was lost lately, or came by link alone
 	tries   map[string]*try
 	flying  int
 	nonce   uint64
@@ -151,6 +152,7 @@ func (r *reacher) readSeeds(ctx context.Context) {
 // launch begins an attempt at each target that may have one more, those first that had none for longest.
 func (r *reacher) launch(ctx context.Context) {
 	n := r.n
+	r.pauses = n.pauses()
 	r.targets, r.quick = n.targets(r.entries)
 	here := make(map[string]bool, len(r.targets))
 	for _, t := range r.targets {
@@ -168,7 +170,7 @@ func (r *reacher) launch(ctx context.Context) {
 	slices.SortStableFunc(r.targets, func(a, b target) int {
 		return r.tries[a.key].started.Compare(r.tries[b.key].started)
 	})
-	now, pauses := time.Now(), n.pause.count.Load()
+	now := time.Now()
 	for _, t := range r.targets {
 		x := r.tries[t.key]
 		if r.flying >= reachAtOnce {
@@ -179,7 +181,7 @@ func (r *reacher) launch(ctx context.Context) {
 		}
 		r.nonce++
 		r.flying, x.flying, x.started = r.flying+1, x.flying+1, now
-		res := result{target: t, number: r.nonce, pauses: pauses}
+		res := result{target: t, number: r.nonce, pauses: r.pauses}
 		n.spawn(func() {
 			res.known, res.err = n.approach(ctx, t)
 			select {
@@ -207,7 +209,7 @@ func (r *reacher) took(x result) {
 		n.wire.ping(x.target.addr) // it may answer on the other port
 	}
 	if x.known {
-		n.acknowledged()
+		n.acknowledged(x.pauses)
 	}
 }
 
@@ -231,8 +233,10 @@ func (r *reacher) conclude() {
 	if tried || time.Since(r.began) > triedWithin || n.isSettled() && n.trouble0() != nil {
 		n.hasTried()
 	}
-	if nobody || n.graceOver() {
-		n.verified() // there is nobody to be acknowledged by: a process that starts would go on alone too
+	if over, pauses := n.graceOver(); over {
+		n.verified(pauses)
+	} else if nobody {
+		n.verified(r.pauses) // there is nobody to be acknowledged by: a process that starts would go on alone too
 	}
 }
 
@@ -259,10 +263,11 @@ func (n *Node) hasTried() {
 }
 
 // graceOver reports whether the others had their time to answer after a pause of this process.
-func (n *Node) graceOver() bool {
+func (n *Node) graceOver() (over bool, pauses int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.paused && time.Now().After(n.table.hold)
+	n.lookLocked()
+	return n.paused && time.Now().After(n.table.hold), n.pause.count.Load()
 }
 
 func (n *Node) isPaused() bool {
@@ -297,8 +302,8 @@ func (n *Node) isBack() {
 }
 
 // acknowledged: a member knows this process by its ID.
-func (n *Node) acknowledged() {
-	n.verified()
+func (n *Node) acknowledged(pauses int64) {
+	n.verified(pauses)
 	if n.isSettled() {
 		return
 	}

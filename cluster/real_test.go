@@ -289,8 +289,8 @@ func TestUnseenTwin(t *testing.T) {
 	for _, r := range young.since(at) {
 		require.False(t, r.Ready, "%+v", r)
 	}
-	f.heal()
 	at = time.Now()
+	f.heal()
 	for _, c := range []*child{old, young} {
 		c.waitAfter(t, at, func(r report) bool { return r.Ready && r.Level == "green" && len(r.Alive) == 2 })
 	}

@@ -324,7 +324,7 @@ func (n *Node) evicted(by string) {
 func (n *Node) tick(ctx context.Context) {
 	t := time.NewTicker(pauseTick)
 	defer t.Stop()
-	flags := n.pause.clock()
+	flags, last := n.pause.clock(), time.Now()
 	for i := 0; ; i++ {
 		select {
 		case <-ctx.Done():
@@ -344,9 +344,11 @@ func (n *Node) tick(ctx context.Context) {
 			n.notify()
 		}
 		if n.cfg.Single {
-			n.verified()
+			n.verified(n.pauses())
 		}
-		n.listen()
+		now := time.Now()
+		n.listen(now.Sub(last))
+		last = now
 		n.update(nil)
 		if i%5 == 0 {
 			for _, topic := range n.inbox.sweep(time.Now()) {

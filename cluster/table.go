@@ -48,13 +48,13 @@ type entry struct {
 	linked   bool      // its link brings signs of life
 	heard    time.Time // when its link last did
 	info     *info
-	life     uint64    // signs of life so far
-	quiet    int       // ticks without one
-	agree    []string  // peers that do not hear it either
-	silent   bool      // nobody hears it
-	first    time.Time // known since
-	joined   time.Time // in gossip since
-	seen     time.Time // last sign of life of any kind
+	life     uint64        // signs of life so far
+	quiet    time.Duration // without one
+	agree    []string      // peers that do not hear it either
+	silent   bool          // nobody hears it
+	first    time.Time     // known since
+	joined   time.Time     // in gossip since
+	seen     time.Time     // last sign of life of any kind
 	fate     string
 	since    time.Time // of fate
 	shown    bool      // in Alive

@@ -231,7 +231,8 @@ func (r *Runner) begin(hard context.Context, queue string, c claimed) (*executio
 	ctx, cancel := context.WithCancelCause(hard)
 	e := &execution{
 		r: r, w: w, id: c.id, attempt: c.attempt, uncounted: c.uncounted, max: int(c.maxAttempts), queue: queue, kind: c.kind,
-		schedule: c.schedule, limitKey: c.limitKey, dueUS: c.dueUS, errors: c.errors, position: c.position, args: c.args, began: time.Now(), cancel: cancel,
+		schedule: c.schedule, limitKey: c.limitKey, dueUS: c.dueUS, errors: c.errors, position: c.position, args: c.args,
+		began: time.Now(), delay: time.Duration(max(c.now-c.runUS, 0)) * time.Microsecond, cancel: cancel,
 	}
 	if e.max == 0 {
 		e.max = w.opts.MaxAttempts

@@ -267,7 +267,20 @@ func (r *Runner) recordOne(ctx context.Context, on execer, res result) (string, 
 
 func (r *Runner) report(res result, outcome string) {
 	r.counters.count(outcome)
-	r.counters.runTime.Add(int64(res.took))
+	r.mu.Lock()
+	k := &res.e.w.stats
+	k.Attempts++
+	k.RunTime += res.took
+	k.StartDelay += res.e.delay
+	switch outcome {
+	case outSucceeded, outWarning:
+		k.Succeeded++
+	case outFailed, outDiscarded:
+		k.Failed++
+	case outRetryable:
+		k.Retried++
+	}
+	r.mu.Unlock()
 	log := func(level slog.Level, msg string) {
 		attrs := []any{"job", res.e.id, "kind", res.e.kind, "attempt", res.e.attempt - res.e.uncounted, "took", res.took}
 		if res.err != nil {

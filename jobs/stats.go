@@ -36,10 +36,18 @@ type Stats struct {
 	// What attempts in this process came to, since New. Retried counts those that failed and are tried again, Snoozed those that their worker
 	// put off, GivenBack those of Shutdown, and Taken results that were refused because the attempt was someone else's by then.
 	Succeeded, Warned, Failed, Retried, Cancelled, Skipped, Discarded, Snoozed, GivenBack, Taken int64
-	// RunTime is the time that the attempts of this process took in all, ended ones only.
-	RunTime time.Duration
+	// Kinds is the same by kind of job, for the kinds that this process has a worker for.
+	Kinds map[string]KindStats
 	// Slots that this process inserted to be run, jobs that it rescued from dead nodes, and statements that the database refused.
 	Slots, Rescued, Faults int64
+}
+
+// KindStats is what attempts at one kind of job in this process came to, since New.
+type KindStats struct {
+	// Attempts are those that have ended, however. Succeeded counts warnings too, and Failed the discarded.
+	Attempts, Succeeded, Failed, Retried int64
+	// RunTime is the time that they took in all, and StartDelay how long in all their jobs had been able to run before they were started.
+	RunTime, StartDelay time.Duration
 }
 
 // ScheduleInfo is a schedule as it is in the database.
@@ -81,7 +89,7 @@ type RunningInfo struct {
 }
 
 type counters struct {
-	succeeded, warned, failed, retried, cancelled, skipped, discarded, snoozed, givenBack, taken, slots, rescued, faults, runTime atomic.Int64
+	succeeded, warned, failed, retried, cancelled, skipped, discarded, snoozed, givenBack, taken, slots, rescued, faults atomic.Int64
 }
 
 func (c *counters) count(outcome string) {
@@ -183,6 +191,10 @@ func (r *Runner) Stats() Stats {
 		Live: maps.Clone(r.snapshot.live), Backlog: maps.Clone(r.snapshot.backlog), Unserved: maps.Clone(r.snapshot.unserved), OldestWait: r.snapshot.oldest,
 		Schedules: slices.Clone(r.snapshot.schedules), Nodes: slices.Clone(r.snapshot.nodes), AsOf: r.snapshot.at, Room: map[string]int64{},
 	}
+	s.Kinds = make(map[string]KindStats, len(r.workers))
+	for kind, w := range r.workers {
+		s.Kinds[kind] = w.stats
+	}
 	if queues, _ := r.serves(); r.running != nil {
 		for _, queue := range queues {
 			s.Room[queue] = int64(max(r.cfg.Queues[queue]-r.busy[queue], 0))
@@ -197,7 +209,6 @@ func (r *Runner) Stats() Stats {
 	s.Scheduling = r.scheduling.Load()
 	s.Succeeded, s.Warned, s.Failed, s.Retried, s.Cancelled = c.succeeded.Load(), c.warned.Load(), c.failed.Load(), c.retried.Load(), c.cancelled.Load()
 	s.Skipped, s.Discarded, s.Snoozed, s.GivenBack, s.Taken = c.skipped.Load(), c.discarded.Load(), c.snoozed.Load(), c.givenBack.Load(), c.taken.Load()
-	s.RunTime = time.Duration(c.runTime.Load())
 	s.Slots, s.Rescued, s.Faults = c.slots.Load(), c.rescued.Load(), c.faults.Load()
 	return s
 }

@@ -24,8 +24,9 @@ type WorkerOptions struct {
 }
 
 type worker struct {
-	opts WorkerOptions
-	run  func(ctx context.Context, e *execution) error
+	opts  WorkerOptions
+	stats KindStats // guarded by Runner.mu
+	run   func(ctx context.Context, e *execution) error
 }
 
 // execution is one claimed attempt. attempt is the fence: with the owner it names one claim among all that ever were.
@@ -44,6 +45,7 @@ type execution struct {
 	errors     string // of earlier attempts
 	args       string
 	began      time.Time
+	delay      time.Duration // from when it could run to the claim
 	cancel     context.CancelCauseFunc
 	completing atomic.Bool // CompleteTx was called
 

@@ -121,9 +121,10 @@ func TestDatabaseClockIsSet(t *testing.T) {
 
 func clockIsSet(t *testing.T, open func() *sqlx.DB, set func(seconds int)) {
 	c := electiontest.New()
-	a := start(t, c, "a", open(), nil)
+	slow := func(cfg *election.Config) { cfg.TTL = 6 * time.Second } // sessions are killed here, on a machine that may be busy
+	a := start(t, c, "a", open(), slow)
 	eventually(t, "a leads", a.IsLeader)
-	b := start(t, c, "b", open(), nil)
+	b := start(t, c, "b", open(), slow)
 	eventually(t, "b knows", func() bool { return b.State().LeaderID == "a" })
 	term := a.State().Term
 	for _, seconds := range []int{60, -60} {
@@ -137,7 +138,7 @@ func clockIsSet(t *testing.T, open func() *sqlx.DB, set func(seconds int)) {
 		var expires int64
 		require.NoError(t, b.db.Get(&expires, `SELECT expires_us FROM nines_lease_beats`))
 		ahead := time.UnixMicro(expires).Sub(time.Now()).Round(time.Second)
-		require.InDelta(t, seconds+3, ahead.Seconds(), 20, "the clock was not set: nothing is tested")
+		require.InDelta(t, seconds+6, ahead.Seconds(), 20, "the clock was not set: nothing is tested")
 	}
 	require.NoError(t, a.Resign(within(t)))
 	eventually(t, "b leads", b.IsLeader)
@@ -209,17 +210,27 @@ func TestForgedDeath(t *testing.T) {
 		server := e.server(t, 0)
 		for _, early := range []election.EarlyLead{election.Quiet, election.Proven} {
 			var overlaps, leads figures
-			for round := range 3 {
+			for round := 0; len(leads) < 1+2*int(early); round++ {
 				name := fmt.Sprintf("%d-%d", early, round)
-				edit := func(cfg *election.Config) { fast(cfg); cfg.Name, cfg.EarlyLead = name, early }
+				edit := func(cfg *election.Config) { cfg.Name, cfg.EarlyLead = name, early }
 				p := newProxy(t, server.Addr(0))
 				c := electiontest.New()
 				a := start(t, c, "a", openPostgres(t, e.driver, p.dsn(t, server.DSN(0))), edit)
 				eventually(t, "a leads", a.IsLeader)
 				b, d := start(t, c, "b", e.pool(t, server, 0), edit), start(t, c, "d", e.pool(t, server, 0), edit)
-				eventually(t, "the others wait for its lock", func() bool { return e.waiters(t, b.db) == 2 })
-				renewed := a.Stats().Renewals
-				eventually(t, "its term is older than a TTL", func() bool { return a.Stats().Renewals >= renewed+4 })
+				eventually(t, "its term is older than a TTL, or on a busy machine lost", func() bool { return a.Stats().Renewals >= 5 })
+				eventually(t, "the others wait for its lock, or on a busy machine for another's", func() bool { return e.waiters(t, b.db) == 2 })
+				stop := func() {
+					for _, n := range []*node{a, b, d} {
+						n.stop()
+						<-n.done
+					}
+				}
+				if a.Stats().TermsLost+a.Stats().LockLosses > 0 {
+					stop()
+					require.Less(t, round, 12, "no round without an accident")
+					continue
+				}
 				cut := time.Now()
 				p.sever()
 				c.Remove("a", "dead")
@@ -239,10 +250,7 @@ func TestForgedDeath(t *testing.T) {
 				}
 				overlaps, leads = append(overlaps, both), append(leads, lead)
 				require.False(t, a.IsLeader())
-				for _, n := range []*node{a, b, d} {
-					n.stop()
-					<-n.done
-				}
+				stop()
 			}
 			leads.log(t, fmt.Sprintf("early=%d: b leads", early))
 			overlaps.log(t, "both could act unfenced for")

@@ -91,20 +91,25 @@ func TestLeadEndsBeforeTheNextBegins(t *testing.T) {
 		}
 		count := func() int { mu.Lock(); defer mu.Unlock(); return len(entries) }
 		for round := range 3 {
-			eventually(t, "somebody is in Lead", func() bool { return count() == round+1 })
-			for id, n := range nodes {
-				if pool, _ := dbs[id].open(); n.IsLeader() && pool != nil {
-					dbs[id].point(nil)
-					eventually(t, "another is", func() bool { return count() == round+2 })
-					dbs[id].point(pool)
-					break
+			var leader string
+			eventually(t, "somebody is in Lead", func() bool {
+				for id, n := range nodes {
+					if n.IsLeader() {
+						leader = id
+					}
 				}
-			}
+				return leader != "" && count() > round
+			})
+			before := count()
+			pool, _ := dbs[leader].open()
+			dbs[leader].point(nil)
+			eventually(t, "another is", func() bool { return count() > before })
+			dbs[leader].point(pool)
 		}
 		cancel()
 		wg.Wait()
-		require.Len(t, entries, 4)
-		for i := range 3 {
+		require.GreaterOrEqual(t, len(entries), 4)
+		for i := range len(entries) - 1 {
 			between := entries[i+1].from.Sub(entries[i].to)
 			t.Logf("%v between two in Lead", between.Round(time.Millisecond))
 			require.Positive(t, between, "two in Lead at once")

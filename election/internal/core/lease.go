@@ -102,7 +102,11 @@ func (m *Lease) Step(now Now, ev Event) []Action {
 		if ev.Err != "" {
 			m.fault, m.nextLook = ev.Err, now.Mono+m.cfg.Look
 		} else if ev.Done {
+			// What the row is now needs no look; whoever was superseded was superseded at the beat before, so base stays.
 			m.revoked = m.row
+			m.row.Holder, m.row.Beat, m.row.LockSession, m.row.Server = Revoked, m.row.Beat+1, "", m.row.Identity
+			m.since = now
+			out = m.consider(now)
 		}
 	case LockTaken:
 		if m.grant != nil && m.grant.term == ev.Term {

@@ -322,13 +322,13 @@ func simulate(t *testing.T, seed uint64) simResult {
 	return r
 }
 
-var histories = flag.Int("histories", 0, "how many random histories TestSimulation runs; 0 is 400, or 10,000 with NINES_CHAOS")
+var histories = flag.Int("histories", 0, "how many random histories TestSimulation runs; 0 is 250, or 10,000 with NINES_CHAOS")
 
 // TestSimulation runs random histories. A failure prints the seed.
 func TestSimulation(t *testing.T) {
 	count := *histories
 	if count == 0 {
-		count = 400
+		count = 250
 		if os.Getenv("NINES_CHAOS") != "" {
 			count = 10_000
 		}

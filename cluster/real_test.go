@@ -125,6 +125,9 @@ func TestCutHost(t *testing.T) {
 				if slices.Max(took) > 1400*time.Millisecond || pauses != 0 {
 					t.Logf("slow: %v, alone after %v, %d pauses", took, alone, -pauses)
 				}
+				if pauses != 0 { // a process that did not run for a while gives the others their time to answer
+					took = nil
+				}
 				if wait := away - time.Since(at); wait > 0 {
 					<-time.After(wait)
 				}
@@ -137,7 +140,7 @@ func TestCutHost(t *testing.T) {
 				return took
 			}
 			best(t, "cut: failed", 0.99, 1500*time.Millisecond, func() (took []time.Duration) {
-				for i := range times(2, 40) {
+				for i := 0; i < times(2, 40) || len(took) == 0 && i < 10; i++ {
 					took = append(took, round(i%hosts, 0)...)
 				}
 				return took

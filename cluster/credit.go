@@ -60,7 +60,11 @@ func (c *credit) take(ctx context.Context, n int64) error {
 	return context.Cause(ctx)
 }
 
+// give gives back; a nil credit is none.
 func (c *credit) give(n int64) {
+	if c == nil || n == 0 {
+		return
+	}
 	c.mu.Lock()
 	c.used -= n
 	c.grantLocked()

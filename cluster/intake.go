@@ -75,7 +75,7 @@ func (x *intake) Take(b []byte) bool {
 		x.taken = append(x.taken, id)
 		id = 0
 	}
-	x.q.fill.add(body, id, nil, x.credit)
+	x.q.fill.add(item{payload: body, id: id, credit: x.credit}, false)
 	return true
 }
 

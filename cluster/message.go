@@ -199,7 +199,7 @@ func (n *Node) postQuick(to, topic string, payload []byte) bool {
 	if m == nil || topic == "" || len(topic) > MaxTopic || len(payload) > n.cfg.MaxMessage {
 		return false
 	}
-	return m.TryPostTopic(to, laneLive, kindPost, topic, payload)
+	return m.PostTopic(to, laneLive, kindPost, topic, payload)
 }
 
 // TryPost is Post that never blocks: ErrBackpressure.

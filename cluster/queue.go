@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"encoding/binary"
 	"sync"
 )
 
@@ -27,7 +28,7 @@ type queue struct {
 	quiet int
 }
 
-// item is one message in a batch.
+// item is one message on its way to call.
 type item struct {
 	payload []byte
 	id      uint64
@@ -35,12 +36,18 @@ type item struct {
 	credit  *credit
 }
 
-// batch is messages with the memory of their payloads.
+// batch is messages, in the order of their coming. A message that is short, wants no answer and is of the batch's credit, which are most, is 8 bytes
+// of header and its payload in a chunk; of the others the header says where in items they are.
 type batch struct {
-	items []item
-	chunk []byte   // being filled
-	full  [][]byte // chunks of chunkBytes
+	count  int
+	credit *credit
+	items  []item
+	chunk  []byte   // being filled
+	full   [][]byte // those before it
 }
+
+// A header is the length of the payload that follows, and 0; or the number of the item and 1.
+const itemHeader = 8
 
 var chunkPool = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
@@ -48,38 +55,79 @@ func newQueue(from string, t *topic) *queue {
 	return &queue{from: from, topic: t, wake: make(chan struct{}, 1)}
 }
 
-// add copies a message into the batch.
-func (x *batch) add(payload []byte, id uint64, reply func([]byte, error), c *credit) {
-	n := len(payload)
-	if n > smallPayload {
-		x.items = append(x.items, item{bytes.Clone(payload), id, reply, c})
+// add adds a message. It is copied unless owned.
+func (x *batch) add(it item, owned bool) {
+	if x.count == 0 {
+		x.credit = it.credit
+	}
+	x.count++
+	n := len(it.payload)
+	if owned || n > smallPayload || it.id != 0 || it.reply != nil || it.credit != x.credit {
+		if !owned {
+			it.payload = bytes.Clone(it.payload)
+		}
+		h := x.room(itemHeader)
+		binary.LittleEndian.PutUint64(h, 1<<32|uint64(len(x.items)))
+		x.items = append(x.items, it)
 		return
 	}
-	if len(x.chunk)+n > cap(x.chunk) {
-		x.grow(n)
-	}
+	b := x.room(itemHeader + n)
+	binary.LittleEndian.PutUint64(b, uint64(n))
+	copy(b[itemHeader:], it.payload)
+}
+
+// room returns n bytes at the end of the batch.
+func (x *batch) room(n int) []byte {
 	at := len(x.chunk)
-	x.chunk = append(x.chunk, payload...)
-	x.items = append(x.items, item{x.chunk[at:len(x.chunk):len(x.chunk)], id, reply, c})
+	if at+n > cap(x.chunk) {
+		x.grow(n)
+		at = 0
+	}
+	x.chunk = x.chunk[:at+n]
+	return x.chunk[at:]
 }
 
 func (x *batch) grow(n int) {
-	if cap(x.chunk) == chunkBytes {
+	if len(x.chunk) > 0 {
 		x.full = append(x.full, x.chunk)
 	}
 	if size := max(2*cap(x.chunk), firstChunk, n); size < chunkBytes {
-		x.chunk = make([]byte, 0, size) // what is in the old one stays there
+		x.chunk = make([]byte, 0, size)
 		return
 	}
 	x.chunk = chunkPool.Get().(*[chunkBytes]byte)[:0]
 }
 
+// each calls fn for every message.
+func (x *batch) each(fn func(it *item)) {
+	var plain item
+	for i := 0; i <= len(x.full); i++ {
+		b := x.chunk
+		if i < len(x.full) {
+			b = x.full[i]
+		}
+		for len(b) > 0 {
+			h := binary.LittleEndian.Uint64(b)
+			b = b[itemHeader:]
+			if h>>32 != 0 {
+				fn(&x.items[uint32(h)])
+				continue
+			}
+			plain = item{payload: b[:h:h], credit: x.credit}
+			b = b[h:]
+			fn(&plain)
+		}
+	}
+}
+
 // reset empties the batch for the next messages.
 func (x *batch) reset() {
 	clear(x.items)
-	x.items, x.chunk = x.items[:0], x.chunk[:0]
+	x.items, x.chunk, x.count, x.credit = x.items[:0], x.chunk[:0], 0, nil
 	for i, c := range x.full {
-		chunkPool.Put((*[chunkBytes]byte)(c[:chunkBytes]))
+		if cap(c) == chunkBytes {
+			chunkPool.Put((*[chunkBytes]byte)(c[:chunkBytes]))
+		}
 		x.full[i] = nil
 	}
 	x.full = x.full[:0]
@@ -88,11 +136,7 @@ func (x *batch) reset() {
 // push adds a message. owned says that the payload need not be copied.
 func (q *queue) push(d delivery, owned bool) {
 	q.mu.Lock()
-	if owned {
-		q.fill.items = append(q.fill.items, item{d.payload, d.id, d.reply, d.credit})
-	} else {
-		q.fill.add(d.payload, d.id, d.reply, d.credit)
-	}
+	q.fill.add(item{d.payload, d.id, d.reply, d.credit}, owned)
 	q.unlockFilled()
 }
 
@@ -115,7 +159,7 @@ func (q *queue) isIdle() bool {
 func (q *queue) waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.fill.items)
+	return q.fill.count
 }
 
 // end lets the goroutine end, after what is queued.
@@ -140,7 +184,7 @@ func (q *queue) endIfQuiet() bool {
 // next waits for messages and exchanges them for an empty batch; false when the queue has ended.
 func (q *queue) next(work *batch) bool {
 	q.mu.Lock()
-	for len(q.fill.items) == 0 {
+	for q.fill.count == 0 {
 		if q.over {
 			q.mu.Unlock()
 			return false
@@ -158,24 +202,21 @@ func (q *queue) next(work *batch) bool {
 // run handles what comes until the queue ends.
 func (b *inbox) run(q *queue) {
 	var work batch
-	for q.next(&work) {
-		var owed int64
-		var to *credit
-		for i := range work.items {
-			it := &work.items[i]
-			b.call(q.from, q.topic, it)
-			if it.credit != to || owed >= giveStep {
-				if to != nil {
-					to.give(owed)
-				}
-				to, owed = it.credit, 0
-			}
-			owed += cost(q.topic.name, it.payload)
-		}
-		if to != nil {
+	var owed int64
+	var to *credit
+	handle := func(it *item) {
+		b.call(q.from, q.topic, it)
+		if it.credit != to || owed >= giveStep {
 			to.give(owed)
+			to, owed = it.credit, 0
 		}
-		b.handled.Add(uint64(len(work.items)))
+		owed += cost(q.topic.name, it.payload)
+	}
+	for q.next(&work) {
+		work.each(handle)
+		to.give(owed)
+		to, owed = nil, 0
+		b.handled.Add(uint64(work.count))
 		work.reset()
 	}
 }

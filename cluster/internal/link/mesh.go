@@ -281,14 +281,14 @@ func (m *Mesh) TryPost(to string, lane Lane, parts ...[]byte) error {
 	return p.post(context.Background(), false, lane, parts)
 }
 
-// TryPostTopic posts kind, the length of topic (at most 255), topic and body as one payload, like TryPost, and allocates nothing. false says that
-// nothing was posted: Post knows why.
-func (m *Mesh) TryPostTopic(to string, lane Lane, kind byte, topic string, body []byte) bool {
+// PostTopic posts kind, the length of topic (at most 255), topic and body as one payload, and allocates nothing. false says that nothing was
+// posted: Post or TryPost does it, or knows why not.
+func (m *Mesh) PostTopic(to string, lane Lane, kind byte, topic string, body []byte) bool {
 	p := m.peer(to)
 	return p != nil && p.tryPostTopic(lane, kind, topic, body)
 }
 
-// Shut lets TryPostTopic to that process fail from now on, at once and for good.
+// Shut lets PostTopic to that process fail from now on, at once and for good.
 func (m *Mesh) Shut(id string) {
 	if p := m.peer(id); p != nil {
 		p.shut.Store(true)

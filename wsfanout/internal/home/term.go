@@ -16,6 +16,8 @@ type prep struct {
 // promised is what one member answered.
 type promised struct {
 	view   []string
+	beyond []string            // those of view that are not members here
+	at     uint64              // Node.views when beyond was found
 	holder bool                // it has a copy
 	tips   map[string]Position // ends of its topics
 }
@@ -82,15 +84,13 @@ func (q *prep) hear(terms []wire.Open) {
 // advance asks whom it has not asked, and ends the proposal when everyone has answered (R4).
 func (p *part) advance() {
 	n, q := p.n, p.prep
-	required := slices.Clone(n.members)
+	required := n.members
 	if n.on(ruleClosure) {
-		for id, a := range q.answers {
-			if n.isMember(id) {
-				required = append(required, a.view...)
-			}
+		if beyond := n.beyond(q); len(beyond) > 0 {
+			required = slices.Concat(n.members, beyond)
+			slices.Sort(required)
+			required = slices.Compact(required)
 		}
-		slices.Sort(required)
-		required = slices.Compact(required)
 	}
 	complete, answered := true, 0
 	for _, id := range required {
@@ -115,6 +115,25 @@ func (p *part) advance() {
 		return
 	}
 	p.install()
+}
+
+// beyond returns who is named by the views of the members that have answered, and is not a member here. Mostly nobody is.
+func (n *Node) beyond(q *prep) []string {
+	var all []string
+	for id, a := range q.answers {
+		if a.at != n.views {
+			a.at, a.beyond = n.views, nil
+			for _, x := range a.view {
+				if !n.isMember(x) {
+					a.beyond = append(a.beyond, x)
+				}
+			}
+		}
+		if len(a.beyond) > 0 && n.isMember(id) {
+			all = append(all, a.beyond...)
+		}
+	}
+	return all
 }
 
 func (p *part) onPrepare(from string, m *wire.Prepare) {
@@ -189,7 +208,7 @@ func (p *part) onViewUpdate(from string, m *wire.ViewUpdate) {
 		return
 	}
 	if a := p.prep.answers[from]; a != nil {
-		a.view = m.View
+		a.view, a.at = m.View, 0
 		p.advance()
 	}
 }

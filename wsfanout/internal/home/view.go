@@ -22,6 +22,7 @@ type view struct {
 	contacts map[string]time.Duration // processes known by contact → until when
 
 	members  []string // alive and contacts, ascending
+	views    uint64   // counts changes of members
 	eligible []string // members that are not draining; all, if that leaves none
 	known    map[string]bool
 	hashes   []uint64 // of eligible
@@ -171,6 +172,9 @@ func (n *Node) lookAround() {
 		n.alone = n.now
 	}
 	n.members, n.eligible = members, eligible
+	if !same {
+		n.views++
+	}
 	n.forgetKnown()
 	if same {
 		// A fate may have changed: one that is proven dead need not be waited for.

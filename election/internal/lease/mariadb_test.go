@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -61,11 +62,16 @@ func TestMariaDBRestart(t *testing.T) {
 	require.NoError(t, s.Release(t.Context(), term, "a/1", ""))
 	before, err := s.Look(t.Context())
 	require.NoError(t, err)
+	var session string
+	held, end := context.WithCancel(t.Context())
+	defer end()
+	require.ErrorIs(t, lease.NewLock(s).Hold(held, 7, func(name string) { session = name; end() }), context.Canceled)
 	server.Kill(0)
 	server.Start(0)
 	var after core.Row
 	require.Eventually(t, func() bool { after, err = s.Look(t.Context()); return err == nil }, 30*time.Second, 10*time.Millisecond)
 	require.True(t, after.Fresh)
+	require.ErrorContains(t, lease.NewLock(s).Wait(t.Context(), 7, session), "just started", "that a lock is free after a restart was taken for evidence")
 	require.Equal(t, before.Identity, after.Identity)
 	require.NotEqual(t, before.Conn, after.Conn)
 	got, err := s.Acquire(t.Context(), before, "b/1", still)

@@ -14,7 +14,6 @@ var errGone = errors.New("wsfanouttest: no such process")
 // Network joins Transports of one test. What one posts to another arrives in order. It is safe for concurrent use.
 type Network struct {
 	mu    sync.Mutex
-	cond  *sync.Cond
 	nodes []*Transport
 	cut   map[[2]string]bool
 	wg    sync.WaitGroup
@@ -23,9 +22,7 @@ type Network struct {
 
 // NewNetwork returns an empty network. Close it at the end.
 func NewNetwork() *Network {
-	n := &Network{cut: map[[2]string]bool{}}
-	n.cond = sync.NewCond(&n.mu)
-	return n
+	return &Network{cut: map[[2]string]bool{}}
 }
 
 // Transport is one process's end. It satisfies wsfanout.Transport.
@@ -42,7 +39,19 @@ type Transport struct {
 	paused   bool
 }
 
-type queue struct{ items []message }
+type queue struct {
+	items []message
+	cond  *sync.Cond // of Network.mu
+}
+
+// wake lets every queue look again at what is cut, paused or dead.
+func (n *Network) wake() {
+	for _, t := range n.nodes {
+		for _, q := range t.queues {
+			q.cond.Broadcast()
+		}
+	}
+}
 
 type message struct {
 	topic   string
@@ -75,7 +84,7 @@ func (n *Network) Join(name string) *Transport {
 func (n *Network) Close() {
 	n.mu.Lock()
 	n.ended = true
-	n.cond.Broadcast()
+	n.wake()
 	n.mu.Unlock()
 	n.wg.Wait()
 }
@@ -91,7 +100,7 @@ func (n *Network) Kill(t *Transport) {
 			o.changed()
 		}
 	}
-	n.cond.Broadcast()
+	n.wake()
 }
 
 // Leave is a process that has said goodbye.
@@ -105,7 +114,7 @@ func (n *Network) Leave(t *Transport) {
 			o.changed()
 		}
 	}
-	n.cond.Broadcast()
+	n.wake()
 }
 
 // SetFate changes what one process thinks of another.
@@ -135,7 +144,7 @@ func (n *Network) Heal(a, b *Transport) {
 	a.fates[b.id], b.fates[a.id] = "alive", "alive"
 	a.changed()
 	b.changed()
-	n.cond.Broadcast()
+	n.wake()
 }
 
 // Pause holds all messages to and from a process until Resume. What others think of it is SetFate's.
@@ -148,7 +157,7 @@ func (n *Network) setPaused(t *Transport, on bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	t.paused = on
-	n.cond.Broadcast()
+	n.wake()
 }
 
 func (t *Transport) changed() {
@@ -224,12 +233,12 @@ func (t *Transport) Post(ctx context.Context, to, topic string, payload []byte) 
 	}
 	q := t.queues[to]
 	if q == nil {
-		q = &queue{}
+		q = &queue{cond: sync.NewCond(&n.mu)}
 		t.queues[to] = q
 		n.wg.Go(func() { t.carry(n.nodes[i], q) })
 	}
 	q.items = append(q.items, message{topic, slices.Clone(payload)})
-	n.cond.Broadcast()
+	q.cond.Signal()
 	return nil
 }
 
@@ -240,7 +249,7 @@ func (t *Transport) carry(to *Transport, q *queue) {
 	defer n.mu.Unlock()
 	for {
 		for !n.ended && !t.dead && !to.dead && (len(q.items) == 0 || t.paused || to.paused || n.cut[[2]string{t.id, to.id}]) {
-			n.cond.Wait()
+			q.cond.Wait()
 		}
 		if n.ended || t.dead || to.dead {
 			q.items = nil

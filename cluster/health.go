@@ -8,8 +8,6 @@ import (
 	"time"
 )
 
-const datagramsWithin = 6 * time.Second // three pings
-
 // Self returns this node as a Member.
 func (n *Node) Self() Member {
 	n.mu.Lock()
@@ -44,6 +42,7 @@ func (n *Node) status() Status {
 	now := time.Now()
 	n.lookLocked()
 	var s Status
+	within := pongWithin(len(n.table.members))
 	for _, e := range n.table.members {
 		if e.fate == "" || e.fate == FateLeft || !e.shown && (e.info == nil && e.addr == "" || n.table.replaced(e)) {
 			continue
@@ -53,7 +52,7 @@ func (n *Node) status() Status {
 			m.Reasons = n.ownReasonsLocked(now)
 		} else {
 			m.Reasons = n.table.about(e, now)
-			if at, ok := n.pongs[e.id]; e.relay == "" && e.shown && e.linked && now.Sub(e.first) > datagramsWithin && (!ok || now.Sub(at) > datagramsWithin) {
+			if at, ok := n.pongs[e.id]; e.relay == "" && e.shown && e.linked && now.Sub(e.first) > within && (!ok || now.Sub(at) > within) {
 				m.Reasons = append(m.Reasons, Reason{Code: CodeDatagrams, Level: Amber, Text: m.Member.Name + " answers on TCP and not on UDP",
 					Remedy: "let its port be reached over UDP too, so that failures are found quickly"})
 			}

@@ -66,6 +66,7 @@ type Node struct {
 	trouble  error          // of discovery
 	rows     map[string]row // of discovery, that cannot be reached
 	pongs    map[string]time.Time
+	pinged   string // the last of the members whose datagrams were tried
 	flags    map[string]flag
 	addr     string
 	warning  string // about the address

@@ -86,7 +86,7 @@ func (n *Node) aboutRowLocked(r row, now time.Time) (reasons []Reason) {
 		return []Reason{x}
 	}
 	ports := fmt.Sprintf("neither TCP nor UDP port %s answers", portOf(r.addr))
-	if at, ok := n.pongs[id]; ok && now.Sub(at) < datagramsWithin {
+	if at, ok := n.pongs[id]; ok && now.Sub(at) < pongWithin(0) {
 		ports = fmt.Sprintf("TCP port %s does not answer, UDP does", portOf(r.addr))
 	}
 	x.Text = fmt.Sprintf("the process at %s is in the discovery table and runs, and this node cannot reach it since %s: %s (%v)", r.addr, since, ports, r.err)

@@ -9,7 +9,7 @@ import (
 
 // work does what follows from changes and may take time: links, tales to peers, log lines, hooks.
 func (n *Node) work(ctx context.Context) {
-	ping := time.NewTicker(2 * time.Second)
+	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
 	said := map[string]spoken{}
 	for {
@@ -17,7 +17,7 @@ func (n *Node) work(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ping.C:
-			n.pingAll()
+			n.pingSome()
 			continue
 		case <-n.kick:
 		}
@@ -139,19 +139,40 @@ type spoken struct {
 	revision uint64
 }
 
-// pingAll tries the datagrams of all members.
-func (n *Node) pingAll() {
+// pingSome tries the datagrams of the next few members, so that what a node sends does not grow with the cluster.
+func (n *Node) pingSome() {
 	n.mu.Lock()
-	var addrs []string
-	for _, e := range n.table.members {
-		if e.shown && e.id != n.id && e.addr != "" {
-			addrs = append(addrs, e.addr)
+	var ids []string
+	for id, e := range n.table.members {
+		if e.shown && id != n.id && e.addr != "" {
+			ids = append(ids, id)
 		}
+	}
+	slices.Sort(ids)
+	first := 0
+	for first < len(ids) && ids[first] <= n.pinged {
+		first++
+	}
+	var addrs []string
+	for i := range min(pingsAtOnce, len(ids)) {
+		id := ids[(first+i)%len(ids)]
+		n.pinged = id
+		addrs = append(addrs, n.table.members[id].addr)
 	}
 	n.mu.Unlock()
 	for _, a := range addrs {
 		n.wire.ping(a)
 	}
+}
+
+const (
+	pingEvery   = 2 * time.Second
+	pingsAtOnce = 8
+)
+
+// pongWithin is the time in which a member that gets datagrams has answered one: three rounds of pings.
+func pongWithin(members int) time.Duration {
+	return 3 * pingEvery * time.Duration(max(1, (members+pingsAtOnce-1)/pingsAtOnce))
 }
 
 // hookQueue holds what the hooks have not been told, the latest for each member.

@@ -40,6 +40,22 @@ type machine struct {
 	ip     netip.Addr
 	paused bool
 	proc   *Host
+	sent   Traffic
+}
+
+// Traffic is what a host has sent so far.
+type Traffic struct {
+	Datagrams, Writes int   // Writes to streams
+	DatagramBytes     int64 // of payload, lost ones included
+	StreamBytes       int64
+}
+
+// Sent returns what a host has sent since the network was made, by all its processes: what it costs that N nodes are there, or that one of
+// them does something.
+func (n *Network) Sent(host string) Traffic {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.machineLocked(host).sent
 }
 
 // New returns a network whose losses and delays are drawn by seed. In a testing/synctest bubble it must be made there.

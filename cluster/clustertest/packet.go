@@ -56,6 +56,8 @@ func (c *packetConn) WriteTo(b []byte, to net.Addr) (int, error) {
 		return 0, c.fail("write", net.ErrClosed)
 	}
 	from := c.host.at
+	from.sent.Datagrams++
+	from.sent.DatagramBytes += int64(len(b))
 	at := n.byIP[ap.Addr().Unmap()]
 	if ap.Addr().IsLoopback() {
 		at = from

@@ -255,6 +255,8 @@ func (c *conn) Write(b []byte) (done int, err error) {
 		default:
 			c.writeTurn, turn = true, true
 			if room := min(maxUnread-h.unread, len(b)-done); room > 0 {
+				c.host.at.sent.Writes++
+				c.host.at.sent.StreamBytes += int64(room)
 				h.sendLocked(segment{data: append([]byte(nil), b[done:done+room]...)})
 				done += room
 			}

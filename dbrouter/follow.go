@@ -36,7 +36,7 @@ func (p position) outranks(d dialect.Dialect, q position) bool {
 // seen as a master.
 //
 //	current writable, no other         keep
-//	current writable, others too       keep when it outranks them all (old masters that came back), else two masters
+//	current writable, others too       keep when it outranks them all (old masters that came back; on PostgreSQL), else two masters
 //	current not writable, one other    that one, unless it is older than what is known
 //	current not writable, more others  the one that outranks the rest, else two masters
 //	nobody writable                    keep
@@ -47,7 +47,8 @@ func follow(d dialect.Dialect, current claim, known position, others []claim) (t
 			continue
 		}
 		if current.writable {
-			if !current.at.outranks(d, o.at) {
+			// Elsewhere a place in the log does not tell a master of before from one that has just been promoted.
+			if d != dialect.Postgres || !current.at.outranks(d, o.at) {
 				return -1, true
 			}
 			continue
@@ -212,10 +213,10 @@ func (l *lookout) look(ctx context.Context, t *topology) (claim, error) {
 	}
 	words := question.Words(l.pool.words.Load())
 	o, err := observe(ctx, l.pool.db.DB, t.dialect, words)
-	if err != nil && ctx.Err() == nil && !lost(err) && t.classify(err) == FaultNone {
+	if err != nil && ctx.Err() == nil && t.classify(err) == FaultNone {
 		l.pool.simpler()
 	}
-	writable := err == nil && !o.standby && (o.at != nil || l.from == nil)
+	writable := err == nil && !o.standby && (o.known || l.from == nil)
 	if l.from != nil && l.from.isDeposed() {
 		writable = false // it came back as what it was
 	}

@@ -99,6 +99,7 @@ func (h *history) ago(d time.Duration) (position, bool) {
 var (
 	errLags     = errors.New("it trails the master by more than MaxLag")
 	errPromoted = errors.New("it was a replica and now accepts writes: its data may have parted from the master's; Reconfigure when that is meant")
+	errMute     = errors.New("it does not tell whether it is a replica, which FollowMaster and Pooler need to know: see the rights in the documentation, or leave it out")
 	errWritable = errors.New("it accepts writes, and behind a pooler reads there cannot be made read only: give the data source of a real replica, or a user who may only read")
 )
 
@@ -110,6 +111,9 @@ func (r *Router) assess(t *topology, s *source, o observation) error {
 	s.state.last, s.state.lag, s.state.age = o, -1, -1
 	s.misses = 0
 	if s.role == roleMaster {
+		if o.known {
+			s.plain = 0
+		}
 		if o.standby {
 			s.state.err, s.state.errAt = errNoMaster, time.Now()
 			return nil
@@ -120,6 +124,13 @@ func (r *Router) assess(t *topology, s *source, o observation) error {
 		}
 		return nil
 	}
+	if !o.known {
+		if t.cfg.FollowMaster || t.cfg.Pooler {
+			return errMute
+		}
+		return nil
+	}
+	s.plain = 0
 	if s.standby && !o.standby {
 		return errPromoted
 	}

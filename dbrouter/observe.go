@@ -11,6 +11,7 @@ import (
 
 // observation is what one probe saw.
 type observation struct {
+	known    bool          // it has told its role
 	standby  bool          // the server follows another one, or is read only
 	at       position      // replayed on a standby and written on a primary; nil where unknown
 	seen     position      // what reads there may have shown already: a server shows a commit a moment before it tells; nil where unknown
@@ -76,6 +77,7 @@ func observe(ctx context.Context, db *sql.DB, d dialect.Dialect, words question.
 		o.at, o.seen = nil, nil // it keeps no such account
 	}
 	o.latency = time.Since(o.sent)
+	o.known = err == nil && words != question.Plain
 	return o, err
 }
 
@@ -90,6 +92,10 @@ func (s *source) learn(o observation) {
 	s.mute.Store(false)
 }
 
+// plainProbes is how many times a server that understands no question is only asked to answer before it is asked again: it may have been
+// something that passed.
+const plainProbes = 60
+
 // simpler has the source asked in other words; it reports whether there are any.
 func (s *source) simpler() bool {
 	w := question.Words(s.words.Load())
@@ -102,6 +108,17 @@ func (s *source) simpler() bool {
 	}
 	s.words.Store(int32(next))
 	return true
+}
+
+// unknown counts the answers without a role, and reports whether this is the first.
+func (s *source) unknown() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.plain++
+	if s.plain%plainProbes == 0 {
+		s.words.Store(int32(question.First))
+	}
+	return s.plain == 1
 }
 
 // identify reads the number that the servers of one PostgreSQL cluster share, as it goes into tokens; 0 where there is none.

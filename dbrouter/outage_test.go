@@ -93,6 +93,21 @@ func (p *pace) stop() (n int, err error) {
 	return len(p.reads), err
 }
 
+// usual is the p99 of half a second without a fault: machines are busy.
+func (p *pace) usual() time.Duration {
+	from := time.Now()
+	<-time.After(500 * time.Millisecond)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var took []time.Duration
+	for _, r := range p.reads {
+		if r.at.After(from) {
+			took = append(took, r.took)
+		}
+	}
+	return p99(took)
+}
+
 // outage is how reads fared from a moment on.
 type outage struct {
 	slow int // the most slow reads of one worker
@@ -105,15 +120,15 @@ func (o outage) String() string {
 	return fmt.Sprintf("%d reads, at most %d slow ones a worker, the last slow one began %v after the fault; p99 after 2 s: %v", o.n, o.slow, o.back.Round(time.Millisecond), o.p99.Round(time.Millisecond))
 }
 
-func (o outage) ok(quiet time.Duration) bool {
-	return o.slow <= 1 && o.back <= 2*time.Second && o.p99 <= max(10*quiet, 150*time.Millisecond)
+func (o outage) ok(usual time.Duration) bool {
+	return o.slow <= 1 && o.back <= 2*time.Second+5*usual && o.p99 <= max(5*usual, 150*time.Millisecond)
 }
 
 // since judges the reads that began at or shortly before from.
-func (p *pace) since(from time.Time) (o outage) {
+func (p *pace) since(from time.Time, usual time.Duration) (o outage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	const slow = 250 * time.Millisecond
+	slow := max(250*time.Millisecond, 5*usual)
 	var count [workers]int
 	var late []time.Duration
 	for _, r := range p.reads {
@@ -153,13 +168,6 @@ func testOutages(t *testing.T, s *setup) {
 	r := open(t, cfg)
 	reads := keepReading(t.Context(), s, r)
 	reads.more(t)
-	<-time.After(300 * time.Millisecond)
-	quietly := reads.since(time.Now().Add(-300 * time.Millisecond))
-	var usual []time.Duration
-	for _, x := range reads.reads[:min(len(reads.reads), quietly.n)] {
-		usual = append(usual, x.took)
-	}
-	usually := p99(usual)
 	faults := []struct {
 		name        string
 		begin, stop func()
@@ -173,16 +181,17 @@ func testOutages(t *testing.T, s *setup) {
 	}
 	for _, f := range faults {
 		best(t, s.name+": a replica is "+f.name, func() (fmt.Stringer, bool) {
+			usual := reads.usual()
 			from := time.Now()
 			f.begin()
 			eventually(t, "it is out", func() bool { return !source(r, 1).Healthy })
 			<-time.After(time.Until(from.Add(2500 * time.Millisecond)))
 			reads.more(t)
-			o := reads.since(from)
+			o := reads.since(from, usual)
 			f.stop()
 			eventually(t, "it is back", func() bool { return source(r, 1).Healthy })
 			require.Less(t, source(r, 1).Share, 8, "with a small share at first")
-			return o, o.ok(usually)
+			return o, o.ok(usual)
 		})
 	}
 	s.Kill(1)

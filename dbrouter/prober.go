@@ -69,17 +69,17 @@ func (r *Router) examine(ctx context.Context, s *source) time.Duration {
 	case late || t.classify(err) == FaultConnection:
 		r.down(t, s, err, true)
 		return pause
-	case t.classify(err) == FaultBusy:
+	case t.classify(err) == FaultBusy, t.classify(err) == FaultRetry:
 		s.note(err) // it lives
 		return pause
 	case s.simpler():
-		if s.mute.Swap(true) || s.role == roleMaster || !t.ismysql() {
-			r.log(t).Warn("data source is asked in simpler words", "source", s.name, "error", redactIn(err.Error(), s.dsn))
-		}
 		return 0
 	default:
 		r.down(t, s, err, true)
 		return pause
+	}
+	if !o.known && s.unknown() {
+		r.log(t).Warn("data source does not tell its role and position", "role", string(s.role), "source", s.name)
 	}
 	if why := r.assess(t, s, o); why != nil {
 		r.down(t, s, why, false)

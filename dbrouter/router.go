@@ -142,13 +142,17 @@ func (s *source) first(ctx context.Context, t *topology) error {
 		return nil
 	}
 	o, err := s.observe(ctx)
-	for err != nil && !lost(err) && ctx.Err() == nil && s.simpler() {
+	for err != nil && t.classify(err) == FaultNone && ctx.Err() == nil && s.simpler() {
 		o, err = s.observe(ctx)
 	}
-	if err == nil && !o.standby {
-		if err = errPromoted; t.cfg.Pooler {
-			err = errWritable
-		}
+	switch {
+	case err != nil || o.standby:
+	case !o.known:
+		err = errMute
+	case t.cfg.Pooler:
+		err = errWritable
+	default:
+		err = errPromoted
 	}
 	return err
 }

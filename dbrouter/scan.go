@@ -36,7 +36,7 @@ func (v *verdicts) refused(query string) {
 }
 
 // reading are the words with which a statement begins that reads. Others may change the session, and with it what comes after them.
-var reading = map[string]bool{"select": true, "with": true, "values": true, "table": true, "show": true, "explain": true, "describe": true, "desc": true, "pragma": true}
+var reading = map[string]bool{"select": true, "with": true, "values": true, "table": true, "show": true, "explain": true, "describe": true, "desc": true}
 
 // locking are pieces of reads that lock, or count, and have to do so where the writers are.
 var locking = []string{
@@ -76,7 +76,7 @@ func belongsOnMaster(query string) bool {
 			return true
 		}
 	}
-	if word == "explain" || word == "with" {
+	if word == "explain" || word == "with" { // as a statement of its own, or inside
 		for _, w := range []string{"insert ", "update ", "delete ", "merge ", "replace ", "truncate "} {
 			if strings.Contains(text, w) {
 				return true

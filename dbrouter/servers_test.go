@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,9 +81,12 @@ func (s *setup) fresh(t testing.TB, replicas int) *setup {
 	return n
 }
 
-// setups runs fn on a fresh cluster of each kind, in parallel.
-func setups(t *testing.T, replicas int, fn func(t *testing.T, s *setup)) {
-	for name := range kinds {
+// setups runs fn on a fresh cluster of each kind, or of the kinds named, in parallel.
+func setups(t *testing.T, replicas int, fn func(t *testing.T, s *setup), names ...string) {
+	if len(names) == 0 {
+		names = slices.Sorted(maps.Keys(kinds))
+	}
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			fn(t, (&setup{name: name}).fresh(t, replicas))

@@ -56,6 +56,7 @@ type source struct {
 	weight  int  // its share of the reads, of fullWeight
 	misses  int  // probes in a row without an answer in time
 	standby bool // it was a standby when last seen so, or must be one
+	plain   int  // answers that did not tell the role
 	deposed bool // it was the master and has not been seen as a standby since
 }
 

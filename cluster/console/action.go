@@ -100,14 +100,19 @@ func (h *Handler) run(ctx context.Context, a Action, p press) map[string]string 
 		for id, reply := range h.cfg.Node.Gather(ctx, actionTopic, body) {
 			results[id] = text(reply.Err)
 		}
-		results[self] = text(a.Run(ctx, p.Arg))
+		results[self] = text(h.press(ctx, a, p))
 	case p.Node == "" || p.Node == self:
-		results[self] = text(a.Run(ctx, p.Arg))
+		results[self] = text(h.press(ctx, a, p))
 	default:
 		_, err := h.cfg.Node.Request(ctx, p.Node, actionTopic, body)
 		results[p.Node] = text(err)
 	}
 	return results
+}
+
+// press runs an action here.
+func (h *Handler) press(ctx context.Context, a Action, p press) error {
+	return h.safely("action "+p.Card+", "+a.Name, func() error { return a.Run(ctx, p.Arg) })
 }
 
 // answerAction runs an action for the console of another node, which has authorized it.
@@ -126,5 +131,5 @@ func (h *Handler) answerAction(ctx context.Context, from string, payload []byte)
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Run(ctx, p.Arg)
+	return nil, h.press(ctx, a, p)
 }

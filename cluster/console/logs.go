@@ -282,6 +282,16 @@ func (h *Handler) answerLogs(_ context.Context, _ string, q logsQuery) (nodeLogs
 		return nodeLogs{}, err
 	}
 	out := nodeLogs{Level: l.Level().String(), Records: l.Records(q.After[h.cfg.Node.ID()], level, min(cmp.Or(max(q.Limit, 0), 200), 5000))}
+	if h.cfg.Secrets != nil { // that were not known when it was logged, or not to the Logs
+		hide := newHider(h.cfg.Secrets)
+		for i := range out.Records {
+			r := &out.Records[i]
+			r.Message, r.Attrs = hide.text(r.Message), slices.Clone(r.Attrs)
+			for j, a := range r.Attrs {
+				r.Attrs[j][1] = hide.text(a[1])
+			}
+		}
+	}
 	l.core.mu.Lock()
 	if l.core.revert != nil {
 		until := l.core.until

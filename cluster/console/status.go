@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -56,6 +57,7 @@ type node struct {
 	Tags          map[string]string `json:"tags,omitempty"`
 	Cards         []card            `json:"cards"`
 	LogLevel      string            `json:"log_level,omitempty"`
+	Ready         *bool             `json:"ready,omitempty"` // as it says itself; absent when it does not answer
 	Error         string            `json:"error,omitempty"` // why it did not answer
 }
 
@@ -87,6 +89,7 @@ type report struct {
 	Cards    []card            `json:"cards"`
 	Reasons  []reason          `json:"reasons"` // about itself
 	Sees     map[string]string `json:"sees"`    // the states of the others
+	Ready    bool              `json:"ready"`   // nothing forbids it to serve
 	LogLevel string            `json:"log_level,omitempty"`
 }
 
@@ -100,14 +103,18 @@ func (h *Handler) local(ctx context.Context) []card {
 	for i, c := range h.cfg.Cards {
 		wg.Go(func() {
 			out := card{Name: c.Name, Level: "green", Stats: json.RawMessage("null")}
-			if c.Check != nil {
-				if err := c.Check(ctx); err != nil {
-					out.Level, out.Error, out.Remedy = judge(err)
-					out.Error = hide.text(out.Error)
+			err := h.safely("card "+c.Name, func() error {
+				if c.Stats != nil {
+					out.Stats = encode(c.Stats())
 				}
-			}
-			if c.Stats != nil {
-				out.Stats = encode(c.Stats())
+				if c.Check != nil {
+					return c.Check(ctx)
+				}
+				return nil
+			})
+			if err != nil {
+				out.Level, out.Error, out.Remedy = judge(err)
+				out.Error = hide.text(out.Error)
 			}
 			for _, a := range c.Actions {
 				out.Actions = append(out.Actions, action{a.Name, a.Every, a.Ask})
@@ -117,6 +124,23 @@ func (h *Handler) local(ctx context.Context) []card {
 	}
 	wg.Wait()
 	return cards
+}
+
+// panicked is what a card's or an action's panic becomes: a page must not end the program that it is to show.
+type panicked struct{ text string }
+
+func (p *panicked) Error() string  { return p.text }
+func (p *panicked) Remedy() string { return "look at the log of that node, and mend the program" }
+
+// safely runs the program's own code.
+func (h *Handler) safely(what string, fn func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			h.log.Error("the program's part of the console panicked", "part", what, "panic", v, "stack", string(debug.Stack()))
+			err = &panicked{fmt.Sprintf("panicked: %v", v)}
+		}
+	}()
+	return fn()
 }
 
 // judge reads what a Check's error says of itself.
@@ -149,6 +173,11 @@ func (h *Handler) report(ctx context.Context) report {
 	}
 	if h.cfg.Logs != nil {
 		out.LogLevel = h.cfg.Logs.Level().String()
+	}
+	out.Ready = !slices.ContainsFunc(out.Cards, func(c card) bool { return c.Level == "red" })
+	if err := n.Check(ctx); err != nil {
+		level, _, _ := judge(err)
+		out.Ready = out.Ready && level != "red"
 	}
 	return out
 }
@@ -221,6 +250,7 @@ func (h *Handler) status(ctx context.Context) document {
 		doc.Nodes = append(doc.Nodes, out)
 	}
 	disagree(doc.Nodes, answers)
+	gather(doc.Nodes)
 	slices.SortStableFunc(doc.Nodes, func(a, b node) int {
 		return strings.Compare(a.Name+"\x00"+a.ID, b.Name+"\x00"+b.ID)
 	})
@@ -234,7 +264,7 @@ func (n *node) take(a answer[report]) {
 		n.Error = a.Error
 		return
 	}
-	n.LogLevel = a.Value.LogLevel
+	n.LogLevel, n.Ready = a.Value.LogLevel, &a.Value.Ready
 	if a.Value.Cards != nil {
 		n.Cards = a.Value.Cards
 	}
@@ -243,6 +273,73 @@ func (n *node) take(a answer[report]) {
 			n.add(r)
 		}
 	}
+	if level := n.worst(); rank[level] > rank[n.Level] {
+		n.Level = level
+	}
+}
+
+// common are findings about something outside, which every node is likely to have: they stand once, with the answering node.
+var common = []string{cluster.CodeUnreachable, cluster.CodeDiscovery, cluster.CodeSeed}
+
+// subject is what a finding is about, without times and details that differ from node to node.
+func subject(r reason) string {
+	about, _, _ := strings.Cut(r.Text, " since ")
+	about, _, _ = strings.Cut(about, ": ")
+	return r.Code + " " + about
+}
+
+// gather takes what several nodes found about the same thing from all but the answering one.
+func gather(nodes []node) {
+	at := slices.IndexFunc(nodes, func(n node) bool { return n.Self })
+	if at < 0 {
+		return
+	}
+	self := &nodes[at]
+	for i := range self.Reasons {
+		r := &self.Reasons[i]
+		if !slices.Contains(common, r.Code) {
+			continue
+		}
+		what := subject(*r)
+		var also []string
+		for j := range nodes {
+			if n := &nodes[j]; j != at {
+				before := len(n.Reasons)
+				n.Reasons = slices.DeleteFunc(n.Reasons, func(r reason) bool { return subject(r) == what })
+				if len(n.Reasons) < before {
+					also = append(also, cmp.Or(n.Name, n.ID))
+					n.Level = n.worst()
+				}
+			}
+		}
+		if len(also) > 0 {
+			r.Text += fmt.Sprintf(" (%s too)", several(also))
+		}
+	}
+}
+
+// several names up to three nodes, and counts more.
+func several(names []string) string {
+	if len(names) > 3 {
+		return fmt.Sprintf("so find %d other nodes", len(names))
+	}
+	return "so find " + strings.Join(names, ", ")
+}
+
+// worst is the level of what stands with the node, and of its cards.
+func (n *node) worst() string {
+	level := "green"
+	for _, c := range n.Cards {
+		if rank[c.Level] > rank[level] {
+			level = c.Level
+		}
+	}
+	for _, r := range n.Reasons {
+		if rank[r.Level] > rank[level] {
+			level = r.Level
+		}
+	}
+	return level
 }
 
 func (n *node) add(r reason) {

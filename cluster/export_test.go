@@ -171,3 +171,30 @@ func ChooseAddress(ctx context.Context, c Config, bound *net.TCPAddr) (addr, run
 	}
 	return a.String(), a.From, a.Warn, nil
 }
+
+// Batch is a door to what waits for a handler.
+type Batch struct {
+	b      batch
+	credit [2]credit
+}
+
+func (x *Batch) Add(payload []byte, id uint64, owned, other bool) {
+	c := &x.credit[0]
+	if other {
+		c = &x.credit[1]
+	}
+	x.b.add(item{payload: payload, id: id, credit: c}, owned)
+}
+
+func (x *Batch) Each(fn func(payload []byte, id uint64)) {
+	x.b.each(func(it *item) { fn(it.payload, it.id) })
+}
+
+func (x *Batch) Reset() { x.b.reset() }
+
+// Queues counts the queues before handlers.
+func (n *Node) Queues() int {
+	n.inbox.mu.Lock()
+	defer n.inbox.mu.Unlock()
+	return len(n.inbox.queues)
+}

@@ -2,9 +2,11 @@ package link
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 )
 
@@ -213,4 +215,36 @@ func Drain(nc net.Conn) error {
 		return nil
 	}
 	return err
+}
+
+// Receive gives b to a connection's reader, step bytes at a time, and returns the payloads of all lanes that come out.
+func Receive(b []byte, step int) (payloads []string, failed bool) {
+	m, err := New(Config{
+		Self: "self", Cluster: "test", Window: 1 << 20, Logger: slog.New(slog.DiscardHandler),
+		Dial:    func(context.Context, string) (net.Conn, error) { return nil, ErrRefused },
+		OnFrame: func(_ string, lane Lane, p []byte) { payloads = append(payloads, lane.String()+string(p)) },
+	})
+	if err != nil {
+		panic(err)
+	}
+	p := newPeer(m, "peer")
+	c := newConn(p, nil, connName{"peer", 1})
+	p.positionsLocked()
+	var buf []byte
+	for len(b) > 0 && !failed {
+		n := min(step, len(b))
+		buf, b = append(buf, b[:n]...), b[n:]
+		used, _, err := c.frames(buf)
+		failed = err != nil
+		buf = buf[used:]
+	}
+	for l := range lanes {
+		for _, bl := range p.in[l].blocks {
+			if p.takeBlock(l, bl.buf) != nil {
+				failed = true
+				break
+			}
+		}
+	}
+	return payloads, failed
 }

@@ -65,6 +65,27 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// FuzzReceive: what comes out of a reader does not depend on how the bytes came in, and it takes no harm from any.
+func FuzzReceive(f *testing.F) {
+	for _, g := range link.GoldenFrames() {
+		f.Add(g.Bytes, 1)
+	}
+	stream := link.Encode([]byte("one"), nil, make([]byte, 200), []byte("two"))
+	f.Add(stream, 5)
+	f.Add(append(link.RawFrame(99, 0, 0, 0, []byte("later")), stream...), 17)
+	f.Add(append(bytes.Clone(stream), stream...), 1000) // a repetition
+	f.Add(link.RawFrame(98, link.FlagSequenced, link.Live, 1, []byte("later, counted")), 3)
+	f.Fuzz(func(t *testing.T, b []byte, step int) {
+		if len(b) > 64<<10 {
+			return
+		}
+		whole, bad := link.Receive(b, len(b)+1)
+		pieces, badToo := link.Receive(b, 1+int(uint(step)%100))
+		require.Equal(t, bad, badToo)
+		require.Equal(t, whole, pieces)
+	})
+}
+
 // stranger connects by hand to a process.
 func stranger(t *testing.T, w *wire, to string, number uint64) net.Conn {
 	t.Helper()

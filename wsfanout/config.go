@@ -41,6 +41,11 @@ type Config struct {
 	AuthenticateFrame func(ctx context.Context, first []byte) (Identity, error)
 	// Authorize tells whether a client may subscribe to a topic. nil: clients cannot, only Conn.Subscribe does it for them.
 	Authorize func(ctx context.Context, id Identity, topic string) error
+	// Reauthorize is asked about every socket after this node was out of reach of others, or stood still, and may have missed a Revoke: before anything
+	// is shown again, at most 16 at once. Authorize is then asked about each topic that a client has subscribed to. ErrForbidden closes the
+	// socket with 4003, or ends the subscription; other errors are asked again for 10 s, then the socket is closed with 1013. nil: whoever was
+	// authenticated still is.
+	Reauthorize func(ctx context.Context, id Identity) error
 	// OnConnect runs once for each socket, before its first frame is read. It may subscribe. An error closes the socket.
 	OnConnect func(ctx context.Context, c *Conn) error
 	// OnMessage gets what a client publishes, one at a time for each socket. nil: clients cannot send. It decides what becomes of it, mostly
@@ -65,12 +70,18 @@ type Config struct {
 	MinCopies  int // 1, or 2: a publish fails with ErrNoReplica rather than be on one node only. 1 goes on and says so in Position.Copies
 	MinMembers int // nodes without which no node takes topics over; default 1: the last one goes on
 
-	MaxConns     int   // sockets of this node; default 50,000. Above it 503 with Retry-After
-	MaxPerUser   int   // sockets of one user on this node; default 100. Above it 503 with Retry-After
+	MaxConns      int // sockets of this node; default 50,000. Above it 503 with Retry-After
+	MaxPerUser    int // sockets of one user on this node; default 100. Above it 503 with Retry-After
+	MaxPerAddress int // sockets from one address on this node; default no limit: an office or a proxy is one address. Above it 503 with Retry-After
+	// RemoteAddr tells which address counts for MaxPerAddress. Default: that of the TCP connection. Behind a proxy read what it writes, and
+	// nothing that a client can.
+	RemoteAddr   func(r *http.Request) string
 	MaxTopics    int   // topics of one socket; default 1,000
 	MaxMessage   int   // bytes of a published message; default 1 MiB, which is also the most
 	MaxFrame     int64 // bytes of a frame from a client; default 32 KiB. A resume of many topics must fit
 	MaxPerSecond int   // frames a second from one client, five seconds' worth at once; default 20. Above it 1008
+	// MaxBytesPerSecond from one client, five seconds' worth at once; default 128 KiB. A resume of all topics must fit. Above it 1008.
+	MaxBytesPerSecond int
 
 	PingInterval time.Duration // of silence before a client is pinged; default 25 s. After three of them it is dropped
 	DrainSpread  time.Duration // over which Shutdown closes sockets; default 5 s, less for few sockets
@@ -81,7 +92,7 @@ const (
 	drainTime     = 10 * time.Second // for the hand-over of homes
 	pauseAfter    = 1500 * time.Millisecond
 	tickInterval  = 100 * time.Millisecond
-	retryAfter    = "5" // seconds, of a 503
+	retryMin      = 3 // seconds, of a 503; up to twice as much
 	highWater     = 256 << 10
 	maxTopicLen   = 255
 	maxIDLen      = 255
@@ -114,7 +125,7 @@ func (c Config) validate() error {
 		errs = append(errs, fmt.Errorf("MaxMessage is %d: give at most 1048576 and send a reference to what is larger", c.MaxMessage))
 	}
 	for name, n := range map[string]int64{
-		"MinMembers": int64(c.MinMembers), "MaxConns": int64(c.MaxConns), "MaxPerUser": int64(c.MaxPerUser), "MaxTopics": int64(c.MaxTopics),
+		"MinMembers": int64(c.MinMembers), "MaxConns": int64(c.MaxConns), "MaxPerUser": int64(c.MaxPerUser), "MaxPerAddress": int64(c.MaxPerAddress), "MaxBytesPerSecond": int64(c.MaxBytesPerSecond), "MaxTopics": int64(c.MaxTopics),
 		"MaxMessage": int64(c.MaxMessage), "MaxFrame": c.MaxFrame, "MaxPerSecond": int64(c.MaxPerSecond),
 		"PingInterval": int64(c.PingInterval), "DrainSpread": int64(c.DrainSpread),
 	} {
@@ -141,6 +152,10 @@ func (c *Config) fill() {
 	def(&c.MaxTopics, 1000)
 	def(&c.MaxMessage, 1<<20)
 	def(&c.MaxPerSecond, 20)
+	def(&c.MaxBytesPerSecond, 128<<10)
+	if c.RemoteAddr == nil {
+		c.RemoteAddr = remoteHost
+	}
 	if c.MaxFrame == 0 {
 		c.MaxFrame = 32 << 10
 	}

@@ -1,11 +1,13 @@
 package wsfanout
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	mrand "math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
@@ -20,8 +22,10 @@ import (
 // Codes of closed sockets beside those of the WebSocket standard. A client comes back after all but closeUnauthorized, closeReplaced and
 // closeRevoked.
 const (
+	closeUnsupported  = 1003
 	closePolicy       = 1008
 	closeRestart      = 1012
+	closeTryLater     = 1013
 	closeUnauthorized = 4001
 	closeRevoked      = 4003
 	closeReplaced     = 4009
@@ -33,8 +37,9 @@ type Conn struct {
 	id     string
 	who    Identity
 	sock   *sock.Socket
-	key    string // who.User and the client's own ID; "" when it gave none
-	number uint64 // the client's count of its connections
+	key    string        // who.User and the client's own ID; "" when it gave none
+	number uint64        // the client's count of its connections
+	since  time.Duration // when it began to authenticate
 
 	// guarded by hub.exec
 	subs   map[string]*sub
@@ -99,7 +104,16 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(w, "too many connections")
 		return
 	}
+	if h.cfg.MaxPerAddress > 0 {
+		addr := h.cfg.RemoteAddr(r)
+		if !h.places.take("address", addr, h.cfg.MaxPerAddress) {
+			h.refuse(w, "too many connections from this address")
+			return
+		}
+		defer h.places.leave("address", addr)
+	}
 	var who Identity
+	since := h.now()
 	if h.cfg.Authenticate != nil {
 		var err error
 		if who, err = h.cfg.Authenticate(r); err != nil {
@@ -110,10 +124,11 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, http.StatusText(code), code)
 			return
 		}
-		if h.full(who.User) {
+		if !h.places.take("user", who.User, h.cfg.MaxPerUser) {
 			h.refuse(w, "too many connections of this user")
 			return
 		}
+		defer h.places.leave("user", who.User)
 	}
 	q := r.URL.Query()
 	clientID := q.Get("client")
@@ -135,13 +150,14 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.Close(closeUnauthorized, "not authenticated")
 			return
 		}
-		if h.full(who.User) {
+		if !h.places.take("user", who.User, h.cfg.MaxPerUser) {
 			h.count.refused.Add(1)
-			s.Close(1013, "too many connections of this user")
+			s.Close(closeTryLater, "too many connections of this user")
 			return
 		}
+		defer h.places.leave("user", who.User)
 	}
-	c := &Conn{hub: h, id: rand.Text(), who: who, sock: s, number: number, subs: map[string]*sub{}, allowed: map[string]struct{}{}}
+	c := &Conn{hub: h, id: rand.Text(), who: who, sock: s, number: number, since: since, subs: map[string]*sub{}, allowed: map[string]struct{}{}}
 	if clientID != "" {
 		c.key = clientKey(who.User, clientID)
 	}
@@ -179,13 +195,8 @@ func (h *Hub) enter() bool {
 
 func (h *Hub) refuse(w http.ResponseWriter, why string) {
 	h.count.refused.Add(1)
-	w.Header().Set("Retry-After", retryAfter)
+	w.Header().Set("Retry-After", strconv.Itoa(retryMin+mrand.IntN(retryMin))) // not all at once
 	http.Error(w, why, http.StatusServiceUnavailable)
-}
-
-func (h *Hub) full(user string) (full bool) {
-	h.with(func() { full = len(h.users[user]) >= h.cfg.MaxPerUser })
-	return full
 }
 
 func (h *Hub) logRefusal(msg string, err error) {
@@ -210,10 +221,16 @@ func (h *Hub) firstFrame(ctx context.Context, s *sock.Socket) (Identity, error) 
 // join registers the socket. It refuses one whose client has a newer one.
 func (h *Hub) join(c *Conn) bool {
 	var old *Conn
-	stale := false
+	stale, revoked := false, false
 	h.with(func() {
 		if !h.accept.Load() {
 			stale = true
+			return
+		}
+		h.mu.Lock()
+		revoked = h.revoked.hits(c.who, c.since)
+		h.mu.Unlock()
+		if revoked {
 			return
 		}
 		if c.key != "" {
@@ -231,6 +248,10 @@ func (h *Hub) join(c *Conn) bool {
 		}
 		h.users[c.who.User][c] = struct{}{}
 	})
+	if revoked { // between being authenticated and now
+		c.sock.Close(closeRevoked, "revoked")
+		return false
+	}
 	if stale {
 		if h.accept.Load() {
 			c.sock.Close(closeReplaced, "a newer connection of this client exists")
@@ -272,27 +293,32 @@ func (h *Hub) greetSocket(c *Conn) {
 
 // read takes the client's frames until the socket ends.
 func (h *Hub) read(ctx context.Context, c *Conn) {
-	rate := float64(h.cfg.MaxPerSecond)
-	tokens, last := 5*rate, time.Now()
+	frames := newBucket(h.cfg.MaxPerSecond)
+	volume := newBucket(h.cfg.MaxBytesPerSecond)
 	for {
-		b, _, err := c.sock.Read()
+		b, text, err := c.sock.Read()
 		if err != nil {
 			return
 		}
 		now := time.Now()
-		tokens = min(5*rate, tokens+now.Sub(last).Seconds()*rate) - 1
-		if last = now; tokens < 0 {
+		var f frame.Client
+		switch {
+		case !text:
+			c.sock.Close(closeUnsupported, "binary frames mean nothing here")
+			return
+		case !frames.take(1, now):
 			c.sock.Close(closePolicy, "too many messages")
 			return
-		}
-		var f frame.Client
-		if err := json.Unmarshal(b, &f); err != nil {
+		case !volume.take(len(b), now):
+			c.sock.Close(closePolicy, "too many bytes")
+			return
+		case !isObject(b) || json.Unmarshal(b, &f) != nil:
 			c.sock.Close(closePolicy, "a frame is not a JSON object of this protocol")
 			return
 		}
 		switch f.Type {
 		case frame.Subscribe:
-			err = h.onSubscribe(ctx, c, &f)
+			h.onSubscribe(ctx, c, &f)
 		case frame.Unsubscribe:
 			h.with(func() {
 				for _, t := range f.Names {
@@ -304,15 +330,32 @@ func (h *Hub) read(ctx context.Context, c *Conn) {
 		case frame.Publish:
 			h.onPublish(ctx, c, &f)
 		default: // of a newer version
+			c.sock.Send(sock.Text(frame.Marshal(frame.Server{Type: frame.Error, Ref: f.Ref, Code: frame.UnknownType, Error: "unknown type of frame"})))
 		}
-		if err != nil {
-			c.sock.Close(closePolicy, err.Error())
-			return
-		}
+		c.waitForRoom(ctx)
 	}
 }
 
-func (h *Hub) onSubscribe(ctx context.Context, c *Conn, f *frame.Client) error {
+// waitForRoom reads on only when what was answered has gone out: who asks without reading gets no further than its own kernel's buffers.
+func (c *Conn) waitForRoom(ctx context.Context) {
+	if !c.sock.Full() {
+		return
+	}
+	room := make(chan struct{})
+	c.sock.WhenDrained(func() { close(room) })
+	select {
+	case <-room:
+	case <-ctx.Done():
+	}
+}
+
+// isObject reports whether b can be a JSON object; null would pass for one.
+func isObject(b []byte) bool {
+	b = bytes.TrimLeft(b, " \t\r\n")
+	return len(b) > 0 && b[0] == '{'
+}
+
+func (h *Hub) onSubscribe(ctx context.Context, c *Conn, f *frame.Client) {
 	topics := make([]string, 0, len(f.Topics))
 	for t := range f.Topics {
 		topics = append(topics, t)
@@ -323,31 +366,29 @@ func (h *Hub) onSubscribe(ctx context.Context, c *Conn, f *frame.Client) error {
 		opts  TopicOptions
 		at    cursor.Cursor
 	}
+	deny := func(topic, code, why string) {
+		c.sock.Send(sock.Text(frame.Marshal(frame.Server{Type: frame.Denied, Topic: topic, Ref: f.Ref, Code: code, Error: why})))
+	}
 	var good []wanted
 	for _, t := range topics {
-		err := checkTopic(t)
-		var at cursor.Cursor
-		if err == nil {
-			at, err = cursor.Parse(f.Topics[t])
+		if err := checkTopic(t); err != nil {
+			deny(t, frame.BadTopic, "malformed topic")
+		} else if at, err := cursor.Parse(f.Topics[t]); err != nil {
+			deny(t, frame.BadCursor, "malformed cursor")
+		} else if err := h.authorize(ctx, c, t); err != nil {
+			code, text := public(err)
+			deny(t, code, text)
+		} else {
+			good = append(good, wanted{t, h.optionsOf(t), at})
 		}
-		if err == nil {
-			err = h.authorize(ctx, c, t)
-		}
-		if err != nil {
-			c.sock.Send(sock.Text(frame.Marshal(frame.Server{Type: frame.Denied, Topic: t, Ref: f.Ref, Error: publicText(err)})))
-			continue
-		}
-		good = append(good, wanted{t, h.optionsOf(t), at})
 	}
-	var err error
 	h.with(func() {
 		for _, w := range good {
-			if err == nil {
-				err = h.attachLocked(c, w.topic, w.opts, w.at, f.Ref)
+			if err := h.attachLocked(c, w.topic, w.opts, w.at, f.Ref); err != nil {
+				deny(w.topic, frame.TooManyTopics, fmt.Sprintf("too many topics: at most %d", h.cfg.MaxTopics))
 			}
 		}
 	})
-	return err
 }
 
 func (h *Hub) authorize(ctx context.Context, c *Conn, topic string) error {
@@ -368,31 +409,30 @@ func (h *Hub) authorize(ctx context.Context, c *Conn, topic string) error {
 }
 
 func (h *Hub) onPublish(ctx context.Context, c *Conn, f *frame.Client) {
-	err := error(ErrForbidden)
-	if h.cfg.OnMessage != nil {
-		var data []byte
-		if err = checkTopic(f.Topic); err == nil {
-			data, err = frame.Data(f.Data, f.Text, f.Base64)
-		}
-		if err == nil {
-			if err = h.cfg.OnMessage(ctx, c, f.Topic, data); err != nil {
-				h.logRefusal("message of a client failed", err)
-			}
+	done := frame.Server{Type: frame.Done, Topic: f.Topic, Ref: f.Ref}
+	data, err := frame.Data(f.Data, f.Text, f.Base64)
+	switch {
+	case h.cfg.OnMessage == nil:
+		done.Code, done.Error = public(ErrForbidden)
+	case checkTopic(f.Topic) != nil:
+		done.Code, done.Error = frame.BadTopic, "malformed topic"
+	case err != nil || len(f.Data) == 0:
+		done.Code, done.Error = frame.BadData, "malformed data"
+	default:
+		if err := h.cfg.OnMessage(ctx, c, f.Topic, data); err != nil {
+			h.logRefusal("message of a client failed", err)
+			done.Code, done.Error = public(err)
 		}
 	}
 	if f.Ref != 0 {
-		done := frame.Server{Type: frame.Done, Topic: f.Topic, Ref: f.Ref}
-		if err != nil {
-			done.Error = publicText(err)
-		}
 		c.sock.Send(sock.Text(frame.Marshal(done)))
 	}
 }
 
-// publicText is what a client may know of an error.
-func publicText(err error) string {
+// public is what a client may know of an error.
+func public(err error) (code, text string) {
 	if errors.Is(err, ErrForbidden) {
-		return err.Error()
+		return frame.Forbidden, err.Error()
 	}
-	return "failed"
+	return frame.Failed, "failed"
 }

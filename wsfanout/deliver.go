@@ -121,6 +121,7 @@ func (h *Hub) answerLocked(a *home.Answer) {
 	s.mode = live
 	if c.held {
 		s.mode = behind // what there is comes when the socket is let go
+		h.wakeLocked(s)
 		return
 	}
 	h.feedLocked(s, a.Records)
@@ -258,6 +259,7 @@ func (h *Hub) catchUpLocked(s *sub) {
 	c := s.conn
 	if c.held {
 		s.mode = behind
+		h.wakeLocked(s)
 		return
 	}
 	for len(s.fills) > 0 {

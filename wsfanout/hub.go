@@ -45,6 +45,8 @@ type Hub struct {
 	settled   bool            // the first view has been complete
 	lastAlive []string        // of the transport
 	ended     bool            // nothing more is taken
+	revoked   revocations
+	doubt     doubt
 
 	// exec guards what the outbox is carried out on.
 	exec     sync.Mutex
@@ -68,7 +70,8 @@ type Hub struct {
 	accept    atomic.Bool    // Run has begun and no Shutdown; changed with mu held
 	fills     chan struct{}  // slots of OnGap
 	uncertain time.Duration  // 0: the protocol's 30 s; tests wait for less
-	takeover  sync.Map       // "user\x00client" → *Conn
+	places    places
+	takeover  sync.Map // "user\x00client" → *Conn
 }
 
 // step is one thing to carry out on conns and rooms: an event of the protocol, or a function.
@@ -119,6 +122,7 @@ func (h *Hub) lockedInput(fn func()) {
 		h.pausedAt = now
 		h.node.Paused(now, now-h.last)
 		h.log.Warn("process was paused", "for", now-h.last)
+		h.pausedLocked()
 	}
 	if h.ctx != nil {
 		h.last, h.everInput = now, true
@@ -338,6 +342,7 @@ func (h *Hub) watch(ctx context.Context, changed <-chan struct{}) {
 			h.greet()
 			h.input(func() { h.node.Tick(h.now()) })
 			h.presenceTick()
+			h.doubtTick()
 		}
 	}
 }

@@ -26,7 +26,7 @@ type control struct {
 	Drain    bool                `json:"drain,omitempty"`    // I take no new homes
 	Left     bool                `json:"left,omitempty"`     // I have handed everything over
 	Stopped  bool                `json:"stopped,omitempty"`  // I have not
-	Revoke   *revocation         `json:"revoke,omitempty"`   // close these sockets
+	Revoked  []revocation        `json:"revoked,omitempty"`  // close these sockets
 	Takeover *takeover           `json:"takeover,omitempty"` // this client has a newer socket here
 	Present  map[string][]string `json:"present,omitempty"`  // topic → users that are here now
 	Absent   map[string][]string `json:"absent,omitempty"`   // topic → users that are not any more
@@ -44,6 +44,8 @@ type peer struct {
 	stopped  bool          // its hub has stopped without that, or its link has given up
 	first    time.Duration // when it was first seen alive
 	asked    time.Duration
+	away     bool   // it has left the view without having ended, as far as this node knows
+	told     uint64 // number of the last revocation that it has been told
 	items    []item
 	sending  bool
 	bulk     [][]byte // frames for the bulk lane
@@ -65,13 +67,16 @@ func (h *Hub) peerLocked(id string) *peer {
 	return p
 }
 
-// push queues for the peer; h.mu is held.
+// push queues for the peer; h.mu is held. What has been revoked goes first.
 func (p *peer) push(messages []wire.Message, c *control) {
 	if p.left || p.stopped || p.h.ctx == nil || p.id == p.h.id {
 		return
 	}
-	p.items = append(p.items, item{messages, c})
-	if !p.sending {
+	p.tellRevoked()
+	if len(messages) > 0 || c != nil {
+		p.items = append(p.items, item{messages, c})
+	}
+	if len(p.items) > 0 && !p.sending {
 		p.sending = p.h.spawnLocked(p.send)
 	}
 }
@@ -216,6 +221,10 @@ func (h *Hub) receive(ctx context.Context, from string, payload []byte) ([]byte,
 		}
 		h.input(func() {
 			if p := h.peerLocked(from); !p.stopped {
+				if p.away {
+					p.away = false
+					h.doubtLocked(p)
+				}
 				h.node.Receive(h.now(), from, messages)
 			}
 		})
@@ -241,9 +250,15 @@ func (h *Hub) known(from string) bool {
 }
 
 func (h *Hub) control(from string, c *control) {
+	if len(c.Revoked) > 0 { // before anything that it may lead to
+		h.revoke(c.Revoked)
+	}
 	news := h.known(from)
 	h.mu.Lock()
 	p := h.peerLocked(from)
+	if c.Ack {
+		h.answeredLocked(from)
+	}
 	if c.Hello {
 		p.push(nil, &control{Ack: true, Drain: h.life.Closed()})
 	}
@@ -262,9 +277,6 @@ func (h *Hub) control(from string, c *control) {
 	}
 	if c.Hello || c.Ack {
 		h.presenceTell(from)
-	}
-	if c.Revoke != nil {
-		h.closeRevoked(*c.Revoke)
 	}
 	if c.Takeover != nil {
 		h.closeOlder(*c.Takeover)
@@ -296,6 +308,7 @@ func (h *Hub) viewLocked() home.View {
 		alive = h.lastAlive
 	}
 	h.lastAlive = alive
+	h.awayLocked(alive)
 	v := home.View{Settled: alive != nil, Alive: []string{h.id}, Fate: h.fateLocked}
 	for _, id := range alive {
 		if id == h.id {

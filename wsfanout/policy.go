@@ -69,7 +69,7 @@ func (h *Hub) optionsOf(topic string) TopicOptions {
 // slowLocked deals with a subscription whose socket has no room.
 func (h *Hub) slowLocked(s *sub) {
 	s.mode = behind
-	if s.room.opts.Slow == Disconnect {
+	if s.room.opts.Slow == Disconnect && !s.conn.held {
 		h.behindLocked(s)
 		return
 	}

@@ -10,8 +10,9 @@
 //	gap         topic, epoch, offset, reason, after, filled: the client now stands there; with n 1 it is a record of the log, which stands for
 //	            what is lost before it
 //	ephemeral   topic, data: no position, may be dropped
-//	denied      topic, error: the subscription was refused, or ended
-//	done        ref, error: the answer to publish
+//	denied      topic, ref, code, error: the subscription was refused, or ended
+//	done        ref, code, error: the answer to publish
+//	error       ref, code, error: the frame was understood as JSON, but not what it wants
 //	bye         retry: milliseconds that the client waits before it comes back
 //	ping        says that the server lives
 //
@@ -49,9 +50,21 @@ const (
 	Done        = "done"
 	Bye         = "bye"
 	Ping        = "ping"
+	Error       = "error"
 	Subscribe   = "subscribe"
 	Unsubscribe = "unsubscribe"
 	Publish     = "publish"
+)
+
+// Codes of denied, done and error.
+const (
+	Forbidden     = "forbidden"       // the application says no; error is its text
+	Failed        = "failed"          // the application could not tell; try again
+	BadTopic      = "bad_topic"       // empty, too long, or not UTF-8
+	BadCursor     = "bad_cursor"      // not what a server sent
+	BadData       = "bad_data"        // not what its flag says, or none
+	TooManyTopics = "too_many_topics" // of one socket
+	UnknownType   = "unknown_type"    // of a newer version, mostly
 )
 
 // Kinds of subscribed.
@@ -81,6 +94,7 @@ type Server struct {
 	Version string          `json:"version,omitempty"`
 	Config  string          `json:"config,omitempty"`
 	Ref     uint64          `json:"ref,omitempty"`
+	Code    string          `json:"code,omitempty"`
 	Error   string          `json:"error,omitempty"`
 	Retry   int64           `json:"retry,omitempty"`
 }

@@ -52,7 +52,7 @@ type Socket struct {
 	stuck   time.Time // since when the kernel has taken nothing
 	partial []byte    // control frame that coder has begun
 	linger  *time.Timer
-	drained func() // called once when the list has become short, from a writer and without the lock
+	drained []func() // called once when the list has become short, from a writer and without the lock
 }
 
 // Accept answers the handshake. A refusal has been written to w. The caller then calls Read until it fails, and Finish.
@@ -143,16 +143,12 @@ func (s *Socket) Pending() int {
 	return s.bytes
 }
 
-// WhenDrained has fn called once when there is room again: at once, by the caller, when that is so already. fn must not block. It replaces an fn
-// that still waits, and is never called for a socket that is closing.
+// WhenDrained has fn called once when there is room again, or when the socket is closing: at once, by the caller, when that is so already. fn must
+// not block.
 func (s *Socket) WhenDrained(fn func()) {
 	s.mu.Lock()
-	if s.closing {
-		s.mu.Unlock()
-		return
-	}
-	if !s.roomyLocked() {
-		s.drained = fn
+	if !s.closing && !s.roomyLocked() {
+		s.drained = append(s.drained, fn)
 		s.mu.Unlock()
 		return
 	}
@@ -167,14 +163,12 @@ func (s *Socket) roomyLocked() bool {
 
 // unlock releases the lock after a write, and tells whom it concerns that the list is short.
 func (s *Socket) unlock() {
-	var fn func()
-	if s.drained != nil && s.roomyLocked() {
-		if fn, s.drained = s.drained, nil; s.closing {
-			fn = nil
-		}
+	var fns []func()
+	if len(s.drained) > 0 && (s.closing || s.roomyLocked()) {
+		fns, s.drained = s.drained, nil
 	}
 	s.mu.Unlock()
-	if fn != nil {
+	for _, fn := range fns {
 		fn()
 	}
 }
@@ -207,7 +201,7 @@ func (s *Socket) dropLocked() {
 }
 
 func (s *Socket) appendCloseLocked(f *Frame) {
-	s.closing, s.drained = true, nil
+	s.closing = true
 	s.queueLocked(f, Direct)
 	s.lingerLocked()
 }
@@ -280,7 +274,7 @@ func (s *Socket) tryAgain(h *shard, now time.Time) {
 		s.cut()
 		s.mu.Lock()
 		s.failLocked(h)
-		s.mu.Unlock()
+		s.unlock()
 		return
 	}
 	s.passLocked(h)
@@ -377,7 +371,7 @@ func (s *Socket) nextLocked(h *shard) {
 }
 
 func (s *Socket) failLocked(h *shard) {
-	s.closing, s.off, s.drained = true, 0, nil
+	s.closing, s.off = true, 0
 	s.dropLocked()
 	s.state, s.pending, s.bytes = idle, nil, 0
 	s.hangUpLocked()
@@ -397,7 +391,7 @@ func (s *Socket) catchUp() {
 		s.mu.Lock()
 		if len(s.pending) == 0 {
 			s.nextLocked(nil)
-			s.mu.Unlock()
+			s.unlock()
 			return
 		}
 		buf = buf[:0]
@@ -417,7 +411,7 @@ func (s *Socket) catchUp() {
 		s.bytes -= len(buf)
 		if err != nil {
 			s.failLocked(nil)
-			s.mu.Unlock()
+			s.unlock()
 			return
 		}
 		s.unlock()

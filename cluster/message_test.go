@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -212,6 +213,30 @@ func TestTheNewestHandlerIsInCharge(t *testing.T) {
 	require.ErrorIs(t, err, cluster.ErrNoHandler)
 	require.Panics(t, func() { n.Handle("", say("")) })
 	require.Panics(t, func() { n.Handle("t", nil) })
+}
+
+func TestATopicThatIsTooLongIsNamed(t *testing.T) {
+	ctx := within(t)
+	n := start(t, nil, func(c *cluster.Config) { *c = cluster.Config{Single: true, Logger: quiet} })
+	long := "election/" + strings.Repeat("n", 300) // as products put topics together
+	const says = "has 309 bytes; use 1 to 255 (MaxTopic), names that are part of it included"
+	handler := func(context.Context, string, []byte) ([]byte, error) { return nil, nil }
+	for _, fn := range []func(){func() { n.Handle(long, handler) }, func() { n.HandleInline(long, handler) }} {
+		func() {
+			defer func() { require.Contains(t, recover(), says) }()
+			fn()
+		}()
+	}
+	_, err := n.Request(ctx, n.ID(), long, nil)
+	require.ErrorContains(t, err, says)
+	require.ErrorContains(t, n.Send(ctx, n.ID(), long, nil), says)
+	require.ErrorContains(t, n.Post(ctx, n.ID(), long, nil), says)
+	require.ErrorContains(t, n.TryPost(n.ID(), long, nil), says)
+	require.ErrorContains(t, n.PostBulk(ctx, n.ID(), long, nil), says)
+	require.ErrorContains(t, n.Broadcast(ctx, long, nil), says)
+	full := strings.Repeat("t", cluster.MaxTopic)
+	n.Handle(full, handler)
+	require.NoError(t, n.Send(ctx, n.ID(), full, nil))
 }
 
 func TestSendBeforeRunWaits(t *testing.T) {

@@ -21,4 +21,10 @@
 // TLS 1.3 with a throw-away certificate for each process; inside, both sides prove a key by HMAC-SHA256 over a value that only the two
 // ends of this very TLS connection know, with their role and the cluster's name. So neither a stranger nor somebody in the middle gets
 // through, and certificates need no care. A wrong key or a wrong cluster is an error that says which of the two.
+//
+// With an Identity both sides also show a certificate of given roots, for their name or one of a list, and streams are mutual TLS: a key alone is
+// not enough then. Certificates are judged after the TLS handshake, so that both sides learn why one is refused.
+//
+// SetKeys changes the keys of what is open: datagrams at once, streams when they are made; Trusts tells which of those that are open were made with a
+// key that is gone.
 package seal

@@ -25,9 +25,14 @@ type Discovery interface {
 
 // Entry is one row of discovery. Only Hostname must be known of a seed; GossipPort 0 is the reader's own default.
 type Entry struct {
-	ID, Type, ClusterName, Hostname string
-	GossipPort, Port                int
-	CreateAt, LastPingAt            time.Time
+	ID          string    // of the process; empty where only an address is known
+	Type        string    // "nines"
+	ClusterName string    // as in Config
+	Hostname    string    // address or name
+	GossipPort  int       // for datagrams and streams; 0: the reader's own
+	Port        int       // Config.ServicePort; 0: none
+	CreateAt    time.Time // registered
+	LastPingAt  time.Time // by the storage's own clock: only differences count
 }
 
 type static struct{ entries []Entry }

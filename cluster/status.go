@@ -54,24 +54,26 @@ type Member struct {
 
 // Reason is one finding, with what to do about it. Code is stable, for machines.
 type Reason struct {
-	Code, Text, Remedy string
-	Level              Level
-	NotReady           bool // the node that reports it must not serve
+	Code     string // one of the Code constants, or that of a judge
+	Text     string // for people
+	Remedy   string // what to do about it
+	Level    Level  // Amber or Red
+	NotReady bool   // the node that reports it must not serve
 }
 
 // MemberStatus is a member with what is to be said about it.
 type MemberStatus struct {
-	Member  Member
-	Level   Level
-	Reasons []Reason
+	Member  Member   // itself
+	Level   Level    // of the worst reason; Green without any
+	Reasons []Reason // worst first
 }
 
 // Status is the state of the cluster as one node sees it. What concerns no other member in particular stands with the node's own.
 type Status struct {
-	Level   Level
-	Reasons []Reason // all of them, worst first
-	Members []MemberStatus
-	Flags   []Flag // that are set
+	Level   Level          // of the worst reason
+	Reasons []Reason       // all of them, worst first
+	Members []MemberStatus // oldest first
+	Flags   []Flag         // that are set
 }
 
 // Codes of reasons.

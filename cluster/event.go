@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -28,17 +29,32 @@ type Event struct {
 
 // events is the latest of them, oldest first.
 type events struct {
-	mu  sync.Mutex
-	all []Event
+	mu     sync.Mutex
+	all    []Event
+	counts map[string]uint64 // by kind, since the beginning
 }
 
 func (x *events) add(kind string, m Member) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.counts == nil {
+		x.counts = map[string]uint64{}
+	}
+	x.counts[kind]++
 	if len(x.all) >= keptEvents {
 		x.all = slices.Delete(x.all, 0, len(x.all)-keptEvents+1)
 	}
 	x.all = append(x.all, Event{time.Now(), kind, m})
+}
+
+func (x *events) counted() map[string]uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	counts := maps.Clone(x.counts)
+	if counts == nil {
+		counts = map[string]uint64{}
+	}
+	return counts
 }
 
 // Events returns what happened to other members, oldest first: the last 256 comings, goings and changes. Changes that follow one another at

@@ -28,6 +28,7 @@ const maxControlReply = 256 << 10
 
 // frame takes what the control lane of a link brings; it never waits.
 func (n *Node) frame(from string, lane link.Lane, b []byte) {
+	n.received.Add(1)
 	if len(b) > 0 && b[0] >= kindInfo {
 		if b[0] <= kindHear { // others are of a later version
 			n.control(from, b)
@@ -224,6 +225,9 @@ func (n *Node) onLink(to string, post func() error) error {
 	if errors.Is(err, link.ErrNoPeer) && present(n.Fate(to)) {
 		n.mesh.Connect(to)
 		err = post()
+	}
+	if err == nil {
+		n.sent.Add(1)
 	}
 	return linkError(err)
 }

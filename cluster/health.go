@@ -180,12 +180,29 @@ type Stats struct {
 	Unhandled     uint64 // messages dropped because their topic had no handler
 	Refused       uint64 // connections and datagrams of strangers
 	TurnedAway    uint64 // of them, connections dropped because there were too many
+	Forged        uint64 // of them, datagrams: forged, replayed, of another cluster, or noise
+	Sent          uint64 // messages and answers given to links
+	Received      uint64 // messages and answers that links brought
 	SentBytes     uint64
 	ReceivedBytes uint64
 	RepeatedBytes uint64 // sent again after a reconnection
 	Retained      int    // bytes that peers have not acknowledged
 	Backpressure  uint64 // posts that were refused or had to wait
 	Reconnections uint64
+
+	Events map[string]uint64 // what happened to other members, by kind of Event
+	Peers  []PeerStats       // those with a link, ascending
+}
+
+// PeerStats are the figures of the link to one peer.
+type PeerStats struct {
+	ID            string
+	Up            bool
+	SentBytes     uint64
+	ReceivedBytes uint64
+	Retained      int           // bytes that it has not acknowledged: the queue to it
+	Backpressure  uint64        // posts that were refused or had to wait
+	RTT           time.Duration // of the link, the best of late; 0 until measured
 }
 
 // Stats returns the figures.
@@ -205,13 +222,17 @@ func (n *Node) Stats() Stats {
 	}
 	n.mu.Unlock()
 	s.Handled, s.Waiting, s.Unhandled = n.inbox.figures()
+	s.Sent, s.Received, s.Events = n.sent.Load(), n.received.Load(), n.events.counted()
 	if n.cfg.Single || !n.isRunning() {
 		return s
 	}
 	w := n.wire // set before running was closed, and not changed since
-	s.Refused, s.TurnedAway = w.refused.Load(), w.gate.turnedAway()
+	s.Refused, s.TurnedAway, s.Forged = w.refused.Load(), w.gate.turnedAway(), w.forged.Load()
 	s.HealthScore = n.gossip.GetHealthScore()
-	for _, p := range n.mesh.Stats().Peers {
+	for id, p := range n.mesh.Stats().Peers {
+		s.Peers = append(s.Peers, PeerStats{
+			ID: id, Up: p.Up, SentBytes: p.SentBytes, ReceivedBytes: p.RecvBytes, Retained: p.Retained, Backpressure: p.Backpressure, RTT: p.RTT,
+		})
 		if p.Up {
 			s.Links++
 		}
@@ -224,5 +245,6 @@ func (n *Node) Stats() Stats {
 			s.Reconnections += p.Connections - 1
 		}
 	}
+	slices.SortFunc(s.Peers, func(a, b PeerStats) int { return strings.Compare(a.ID, b.ID) })
 	return s
 }

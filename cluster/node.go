@@ -33,6 +33,8 @@ type Node struct {
 	pause    *pauseWatch
 	judges   judges
 	meetings meetings
+	sent     atomic.Uint64 // messages and answers given to links
+	received atomic.Uint64 // that links brought
 	events   events
 
 	running    chan struct{} // closed when messages can be sent

@@ -59,6 +59,7 @@ type wire struct {
 
 	opened  atomic.Uint64 // datagrams that were ours
 	refused atomic.Uint64 // streams and datagrams that were not ours
+	forged  atomic.Uint64 // of them, datagrams
 	dropped atomic.Uint64 // datagrams that memberlist was too busy for
 }
 
@@ -204,6 +205,7 @@ func (w *wire) read() {
 		id, plain, err := w.guard.open(buf[:n])
 		if err != nil || len(plain) == 0 {
 			w.refused.Add(1)
+			w.forged.Add(1)
 			continue
 		}
 		w.opened.Add(1)

@@ -186,10 +186,14 @@ func TestLeaderKills(t *testing.T) {
 			newest := b.number(`SELECT max(due_us) FROM nines_jobs`)
 			<-time.After(rand.N(time.Second)) // at any moment between two slots
 			newest = max(newest, b.number(`SELECT max(due_us) FROM nines_jobs`))
+			killed := time.Now()
 			f.kill(leader)
 			eventually(t, func() bool { return b.number(`SELECT max(due_us) FROM nines_jobs`) > newest }, "another goes on")
 			// How late was the first slot that was inserted after the kill?
 			gaps = append(gaps, time.Duration(b.number(`SELECT max(created_us-due_us) FROM nines_jobs WHERE due_us>?`, newest))*time.Microsecond)
+			if gap := gaps[len(gaps)-1]; gap > time.Second {
+				t.Logf("%v: killed %s, late by %v", killed.Format(time.StampMilli), leader, gap.Round(time.Millisecond))
+			}
 			f.start()
 		}
 		n := b.number(`SELECT count(*) FROM nines_jobs`)

@@ -73,11 +73,21 @@
 //   - Post delivers in order, each message once, for the life of the two processes, across reconnections and relays. For one sender and topic a handler
 //     runs once at a time. A handler that does not keep up makes its sender wait, after 4 MiB for each sender and lane here, and what fits the
 //     link; nothing grows without bound, and other senders are not touched.
-//   - Answers overtake messages: a handler may ask the node whose messages it handles, however many of those wait. Two nodes whose handlers
-//     ask each other while both are full do wait for each other, until a ctx ends: give such questions a deadline.
+//   - What a node holds for a peer that does not take it is 64 MiB of memory; what it holds of a peer's for its handlers is 4 MiB a lane, a
+//     request until its answer is on its way. A received message costs one copy and no allocation.
+//   - PostBulk never holds up the rest: half a megabyte of it is on its way at a time, so that all else arrives within milliseconds beside it.
+//   - Answers overtake messages: a handler may ask the node whose messages it handles, however many of those wait. (Answers above 256 KiB
+//     travel like PostBulk, and wait behind such messages.) Two nodes whose handlers ask each other while both are full do wait for each
+//     other, until a ctx ends: give such questions a deadline.
+//   - Two members that cannot reach each other, while a third can reach both, speak through that one (the lowest ID of those that can), about
+//     2 s after their connection went silent, and directly again about 3 s after they can. The relay carries sealed bytes and reads none.
 //   - A message for a topic without handler waits for one: up to 4 MiB a topic and 16 MiB in all, for 60 s; requests for 1 s.
-//   - With Keys nobody joins, reads or forges without one of them; datagrams cannot be replayed. Connections that have not shown a key are
-//     bounded: 8 an address, 64 in all, 5 s each. SetKeys replaces keys while the cluster runs, and loses no message.
+//   - With Keys nobody joins, reads or forges without one of them; datagrams cannot be replayed. With TLS a certificate is needed too. Who does
+//     not fit (another key, none, another ClusterName, another certificate) is refused, and told why. What is not of this protocol is
+//     closed and counted (Stats.Refused). Connections that have not shown a key are bounded: 8 an address, 64 in all, 5 s each, the oldest
+//     goes first. SetKeys replaces keys in three steps while the cluster runs, without a lost message or member.
+//   - Nodes of this version of the wire protocol and of the one before are one cluster; what only this one can, it does where all who take part
+//     can.
 //
 // # Not guaranteed
 //
@@ -85,7 +95,9 @@
 //   - That a message which was posted to a process that died was handled. Send returning nil says that the process had it.
 //   - Order between Post and PostBulk, or between topics.
 //   - That a process which was stopped between asking Check and acting on the answer does not act. For that there are terms and fences.
-//   - Protection against a member that lies: whoever has the key is trusted.
+//   - Protection against a member that lies: whoever has the key is trusted. With TLS a certificate says which node may open a stream, and
+//     not that it tells the truth.
+//   - That a relay is as fast as a connection of one's own: all that two members say to each other passes it, and load does not choose it.
 //   - A firewall that answers with resets in place of a host makes that host look dead. Its process learns that it was given up, and ends.
 //
 // # Failures
@@ -109,7 +121,9 @@
 //	discovery away               members stay; new nodes start alone and join when it is back; amber
 //	two servers on one table     both red, with the address, the port that does not answer, or the key; the younger is never ready, the older,
 //	that cannot see each other   which may have users, stays so. A newcomer whose peers have lost that member is red and ready
-//	another key, another name    refused and counted (Stats.Refused)
+//	another key, another name,   refused, with the reason in Status and log, and counted (Stats.Refused)
+//	another certificate
+//	topic longer than MaxTopic   Handle panics, all else returns an error; both say how long it is
 //	all nodes gone               the next start begins a cluster anew; rows of processes that ended without a word refuse, and are no fault
 //
 // # Lifecycle and concurrency
@@ -123,7 +137,8 @@
 //
 // # Limits
 //
-// Tested with 5 processes on one machine, 5 network namespaces, and 100 nodes in simulated time. Payloads to 64 MiB; topics to 255 bytes;
+// Tested with 5 processes on one machine, 5 network namespaces, and 100 nodes in simulated time. Payloads to 64 MiB; topics to 255 bytes (MaxTopic), the names
+// that products put before them included;
 // 16 tags of 256 bytes each, 64 flags. Every pair has a connection, so a cluster is meant to have tens of nodes, not thousands: an idle node sends some
 // 16 datagrams a second, however many there are, and 8 heartbeats a second to each other node (0.5 KB). An idle node of five takes about one
 // percent of a core and 20 MB. MySQL is written for and not tested; MariaDB is.

@@ -27,6 +27,9 @@ type Source interface {
 // fates are all values of the label fate, so that a series does not vanish when its last member goes.
 var fates = []string{cluster.FateAlive, cluster.FateSuspect, cluster.FateDraining, cluster.FateLeft, cluster.FateDead, cluster.FateFailed}
 
+// kinds are all values of the label kind.
+var kinds = []string{cluster.EventJoined, cluster.EventBack, cluster.EventUpdated, cluster.EventLeft, cluster.EventDead, cluster.EventFailed}
+
 var levels = []cluster.Level{cluster.Green, cluster.Amber, cluster.Red}
 
 // figure is one number of cluster.Stats.
@@ -45,6 +48,8 @@ var figures = []figure{
 	{"links", "Connections to peers that work now.", gauge, func(s *cluster.Stats) float64 { return float64(s.Links) }},
 	{"gossip_health_score", "How much this process misses its own deadlines in gossip: 0 is well, 8 is the worst.", gauge, func(s *cluster.Stats) float64 { return float64(s.HealthScore) }},
 	{"pauses_total", "Pauses of this process (stopped, or the machine slept) longer than the suspicion time.", counter, func(s *cluster.Stats) float64 { return float64(s.Pauses) }},
+	{"messages_sent_total", "Messages and answers given to links.", counter, func(s *cluster.Stats) float64 { return float64(s.Sent) }},
+	{"messages_received_total", "Messages and answers that links brought.", counter, func(s *cluster.Stats) float64 { return float64(s.Received) }},
 	{"messages_handled_total", "Messages of peers given to a handler.", counter, func(s *cluster.Stats) float64 { return float64(s.Handled) }},
 	{"messages_unhandled_total", "Messages of peers dropped because their topic has no handler here.", counter, func(s *cluster.Stats) float64 { return float64(s.Unhandled) }},
 	{"messages_waiting", "Messages of peers that wait for a handler.", gauge, func(s *cluster.Stats) float64 { return float64(s.Waiting) }},
@@ -55,14 +60,15 @@ var figures = []figure{
 	{"link_backpressure_total", "Messages that were refused or had to wait because a peer's credit was used up.", counter, func(s *cluster.Stats) float64 { return float64(s.Backpressure) }},
 	{"link_reconnections_total", "Connections to peers made again after one was lost.", counter, func(s *cluster.Stats) float64 { return float64(s.Reconnections) }},
 	{"refused_total", "Connections and datagrams refused: forged, replayed, of another cluster or a foreign protocol.", counter, func(s *cluster.Stats) float64 { return float64(s.Refused) }},
+	{"forged_datagrams_total", "Of refused_total, datagrams: forged, replayed, of another cluster, or noise.", counter, func(s *cluster.Stats) float64 { return float64(s.Forged) }},
 	{"turned_away_total", "Connections dropped before they proved the key because there were too many.", counter, func(s *cluster.Stats) float64 { return float64(s.TurnedAway) }},
 }
 
 type collector struct {
 	source  Source
 	figures []*prometheus.Desc // beside figures
-	members, level, findings, info, started, ready,
-	peerUp, peerOffset, peerSince *prometheus.Desc
+	members, events, level, findings, info, started, ready,
+	peerUp, peerOffset, peerSince, peerRTT, peerSent, peerReceived, peerQueue *prometheus.Desc
 }
 
 // NewCollector returns a collector of n's figures. labels are put on every metric; they tell two Nodes of one process apart, and may be nil.
@@ -77,6 +83,7 @@ func NewCollector(n Source, labels prometheus.Labels) prometheus.Collector {
 	c := &collector{
 		source:     n,
 		members:    desc("members", "Processes known to this node, by their fate as it sees it; those that ended are kept 24 h.", "fate"),
+		events:     desc("events_total", "What happened to other members, by kind.", "kind"),
 		level:      desc("level", "1 for the level that this node gives the cluster, 0 for the others.", "level"),
 		findings:   desc("findings", "What this node finds wrong now, by stable code and level.", "code", "level"),
 		info:       desc("node_info", "1; what this node is.", "id", "name", "address", "version", "schema"),
@@ -85,6 +92,11 @@ func NewCollector(n Source, labels prometheus.Labels) prometheus.Collector {
 		peerUp:     desc("peer_up", "1 while the peer is a member (alive, suspect or draining) and linked to this node.", "peer", "address"),
 		peerOffset: desc("peer_clock_offset_seconds", "The peer's clock minus this node's, measured over the link.", "peer", "address"),
 		peerSince:  desc("peer_fate_since_timestamp_seconds", "When the peer came into its present fate, in seconds since the epoch.", "peer", "address", "fate"),
+
+		peerRTT:      desc("peer_rtt_seconds", "Round trip of the link to the peer, the best of late.", "peer", "address"),
+		peerSent:     desc("peer_sent_bytes_total", "Bytes of frames sent to the peer's present process, repeats not counted.", "peer", "address"),
+		peerReceived: desc("peer_received_bytes_total", "Bytes of frames received from the peer's present process.", "peer", "address"),
+		peerQueue:    desc("peer_retained_bytes", "Bytes that the peer has not acknowledged yet: the queue to it.", "peer", "address"),
 	}
 	for _, f := range figures {
 		c.figures = append(c.figures, desc(f.name, f.help))
@@ -97,7 +109,10 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range c.figures {
 		out <- d
 	}
-	for _, d := range []*prometheus.Desc{c.members, c.level, c.findings, c.info, c.started, c.ready, c.peerUp, c.peerOffset, c.peerSince} {
+	for _, d := range []*prometheus.Desc{
+		c.members, c.events, c.level, c.findings, c.info, c.started, c.ready,
+		c.peerUp, c.peerOffset, c.peerSince, c.peerRTT, c.peerSent, c.peerReceived, c.peerQueue,
+	} {
 		out <- d
 	}
 }
@@ -109,11 +124,19 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.figures[i], f.kind, f.value(&stats))
 	}
 	members := c.source.Members()
-	c.collectMembers(out, stats.ID, members)
+	c.collectMembers(out, &stats, members)
+	for _, kind := range kinds {
+		out <- prometheus.MustNewConstMetric(c.events, counter, float64(stats.Events[kind]), kind)
+	}
 	c.collectStatus(out, c.source.Status())
 }
 
-func (c *collector) collectMembers(out chan<- prometheus.Metric, self string, members []cluster.Member) {
+func (c *collector) collectMembers(out chan<- prometheus.Metric, stats *cluster.Stats, members []cluster.Member) {
+	self := stats.ID
+	links := map[string]cluster.PeerStats{}
+	for _, p := range stats.Peers {
+		links[p.ID] = p
+	}
 	send := func(d *prometheus.Desc, v float64, values ...string) {
 		out <- prometheus.MustNewConstMetric(d, gauge, v, values...)
 	}
@@ -140,6 +163,12 @@ func (c *collector) collectMembers(out chan<- prometheus.Metric, self string, me
 		send(c.peerSince, seconds(m.Since), key[0], key[1], string(m.State))
 		if here {
 			send(c.peerOffset, m.ClockOffset.Seconds(), key[0], key[1])
+		}
+		if p, ok := links[m.ID]; ok {
+			send(c.peerRTT, p.RTT.Seconds(), key[0], key[1])
+			send(c.peerQueue, float64(p.Retained), key[0], key[1])
+			out <- prometheus.MustNewConstMetric(c.peerSent, counter, float64(p.SentBytes), key[0], key[1])
+			out <- prometheus.MustNewConstMetric(c.peerReceived, counter, float64(p.ReceivedBytes), key[0], key[1])
 		}
 	}
 }

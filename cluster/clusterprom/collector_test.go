@@ -94,7 +94,8 @@ func (f fixed) Check(context.Context) error { return f.err }
 func TestFiguresOfAMoment(t *testing.T) {
 	at := time.UnixMilli(1_700_000_000_500)
 	source := fixed{
-		stats: cluster.Stats{ID: "2", Links: 1, HealthScore: 3, SentBytes: 10, ReceivedBytes: 11, Reconnections: 4, Refused: 5, TurnedAway: 6, Retained: 7},
+		stats: cluster.Stats{ID: "2", Links: 1, HealthScore: 3, SentBytes: 10, ReceivedBytes: 11, Reconnections: 4, Refused: 5, TurnedAway: 6, Retained: 7,
+			Events: map[string]uint64{cluster.EventFailed: 2}, Peers: []cluster.PeerStats{{ID: "3", Up: true, SentBytes: 8, ReceivedBytes: 9, Retained: 7, RTT: time.Millisecond}}},
 		members: []cluster.Member{
 			{ID: "1", Name: "a", Addr: "h:1", State: cluster.FateDead, Since: at},
 			{ID: "2", Name: "b", Addr: "h:2", State: cluster.FateAlive, Version: "1.2.3", Schema: 7, Started: at, Linked: true},
@@ -106,6 +107,14 @@ func TestFiguresOfAMoment(t *testing.T) {
 		err:    cluster.ErrClosed,
 	}
 	const want = `
+# HELP nines_cluster_events_total What happened to other members, by kind.
+# TYPE nines_cluster_events_total counter
+nines_cluster_events_total{kind="back",of="x"} 0
+nines_cluster_events_total{kind="dead",of="x"} 0
+nines_cluster_events_total{kind="failed",of="x"} 2
+nines_cluster_events_total{kind="joined",of="x"} 0
+nines_cluster_events_total{kind="left",of="x"} 0
+nines_cluster_events_total{kind="updated",of="x"} 0
 # HELP nines_cluster_findings What this node finds wrong now, by stable code and level.
 # TYPE nines_cluster_findings gauge
 nines_cluster_findings{code="down",level="red",of="x"} 2
@@ -137,13 +146,19 @@ nines_cluster_node_start_time_seconds{of="x"} 1.7000000005e+09
 # HELP nines_cluster_peer_clock_offset_seconds The peer's clock minus this node's, measured over the link.
 # TYPE nines_cluster_peer_clock_offset_seconds gauge
 nines_cluster_peer_clock_offset_seconds{address="h:1",of="x",peer="a"} 1.5
+# HELP nines_cluster_peer_retained_bytes Bytes that the peer has not acknowledged yet: the queue to it.
+# TYPE nines_cluster_peer_retained_bytes gauge
+nines_cluster_peer_retained_bytes{address="h:1",of="x",peer="a"} 7
+# HELP nines_cluster_peer_rtt_seconds Round trip of the link to the peer, the best of late.
+# TYPE nines_cluster_peer_rtt_seconds gauge
+nines_cluster_peer_rtt_seconds{address="h:1",of="x",peer="a"} 0.001
 # HELP nines_cluster_peer_up 1 while the peer is a member (alive, suspect or draining) and linked to this node.
 # TYPE nines_cluster_peer_up gauge
 nines_cluster_peer_up{address="h:1",of="x",peer="a"} 1
 nines_cluster_peer_up{address="h:3",of="x",peer="c"} 0
 `
 	require.NoError(t, testutil.GatherAndCompare(registry(t, source, prometheus.Labels{"of": "x"}), strings.NewReader(want),
-		"nines_cluster_findings", "nines_cluster_level", "nines_cluster_link_reconnections_total", "nines_cluster_members", "nines_cluster_node_info",
+		"nines_cluster_events_total", "nines_cluster_peer_retained_bytes", "nines_cluster_peer_rtt_seconds", "nines_cluster_findings", "nines_cluster_level", "nines_cluster_link_reconnections_total", "nines_cluster_members", "nines_cluster_node_info",
 		"nines_cluster_node_ready", "nines_cluster_node_start_time_seconds", "nines_cluster_peer_clock_offset_seconds", "nines_cluster_peer_up"))
 }
 
@@ -167,6 +182,7 @@ func TestAMemberThatDiesIsSeen(t *testing.T) {
 		out := text(t, r)
 		require.Contains(t, out, `nines_cluster_members{fate="alive"} 1`)
 		require.Contains(t, out, `nines_cluster_members{fate="left"} 1`)
+		require.Contains(t, out, `nines_cluster_events_total{kind="left"} 1`)
 		require.NotContains(t, out, "peer_up{", "who said goodbye is no peer any more")
 	}, 20*time.Second, 20*time.Millisecond)
 }

@@ -32,5 +32,5 @@
 //
 // # Limits
 //
-// About 40 series and 3 for each peer.
+// About 45 series and 7 for each peer.
 package clusterprom

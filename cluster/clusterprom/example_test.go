@@ -25,5 +25,5 @@ func Example() {
 
 	families, err := metrics.Gather()
 	fmt.Println(families[0].GetName(), err)
-	// Output: nines_cluster_findings <nil>
+	// Output: nines_cluster_events_total <nil>
 }

@@ -113,7 +113,7 @@ func TestSameVerdict(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	for i := range filestoretest.Chaos(1500, 1000000) {
+	for i := range filestoretest.Chaos(600, 1000000) {
 		key := randomKey(r)
 		want := verdict(t, memory, key)
 		require.Equal(t, want, verdict(t, stores["directory"], key), "%q", key)
@@ -148,7 +148,7 @@ func TestNoKeyLeavesTheDirectory(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	parts := []string{"out", "up", "file", "rel", "d", "loop", "abs", "none", "a", "secret", "outside", "root", "new", "..", ".", "tmp"}
 	ctx := t.Context()
-	for i := range filestoretest.Chaos(3000, 1000000) {
+	for i := range filestoretest.Chaos(1500, 1000000) {
 		names := make([]string, 1+r.IntN(4))
 		for j := range names {
 			names[j] = parts[r.IntN(len(parts))]

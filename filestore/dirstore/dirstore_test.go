@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -120,4 +121,35 @@ func TestFolderThatComesAndGoes(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A list of a folder with more names than are held at once is complete, in order, and takes no more memory for more names.
+func TestLongList(t *testing.T) {
+	dir := nastest.Scratch(t)
+	s := open(t, dir)
+	n := filestoretest.Chaos(10000, 100000)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "many"), 0o700))
+	for i := range n { // by other means, which is quicker
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "many", fmt.Sprintf("%06d", (i*7919)%n)), nil, 0o600))
+	}
+	var before, during runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	i, most := 0, uint64(0)
+	for o, err := range s.List(t.Context(), "many/", "") {
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprintf("many/%06d", i), o.Key)
+		if i++; i%1000 == 0 {
+			runtime.GC()
+			runtime.ReadMemStats(&during)
+			most = max(most, during.HeapAlloc-min(before.HeapAlloc, during.HeapAlloc))
+		}
+	}
+	require.Equal(t, n, i)
+	t.Logf("a list of %d objects took %.1f MiB", n, float64(most)/(1<<20))
+	require.Less(t, most, uint64(8<<20))
+}
+
+func TestStreamOfUnknownSize(t *testing.T) {
+	filestoretest.Stream(t, open(t, nastest.Scratch(t)), int64(filestoretest.Chaos(64, 5<<10))<<20, 16<<20)
 }

@@ -335,38 +335,57 @@ func failedPut(t *testing.T, s *filestore.Store) {
 	}
 }
 
+// neverTorn reads while the object is overwritten: every read is of one version, whole.
 func neverTorn(t *testing.T, s *filestore.Store) {
-	const size, writes = 64 << 10, 60
-	block := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, size+i) }
-	put(t, s, "k", string(block(0)))
+	const size, readers = 64 << 10, 4
+	block := func(i int) []byte { return bytes.Repeat([]byte{byte(i)}, size+i%256) }
+	blocks := make([][]byte, 256)
+	for i := range blocks {
+		blocks[i] = block(i)
+	}
+	put(t, s, "k", string(blocks[0]))
+	var reads, versions atomic.Int64
+	want := int64(Chaos(400, 1000000))
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	for range 4 {
+	for range readers {
 		wg.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
+			last := -1
+			for reads.Add(1) <= want {
 				b, err := s.ReadFile(t.Context(), "k")
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				if len(b) < size || !bytes.Equal(b, block(int(b[0]))) {
+				if len(b) < size || !bytes.Equal(b, blocks[b[0]]) {
 					t.Errorf("torn read: %d bytes", len(b))
 					return
+				}
+				if int(b[0]) != last {
+					last = int(b[0])
+					versions.Add(1)
 				}
 			}
 		})
 	}
-	for i := range writes {
-		_, err := s.WriteFile(t.Context(), "k", block(i), nil)
-		require.NoError(t, err)
-	}
-	close(done)
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for i := 1; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if _, err := s.WriteFile(t.Context(), "k", blocks[i%256], nil); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
 	wg.Wait()
+	close(done)
+	writer.Wait()
+	t.Logf("%d reads, none torn; the version changed %d times under the readers", want, versions.Load())
 }
 
 func readerKeeps(t *testing.T, s *filestore.Store) {

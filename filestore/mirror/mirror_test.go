@@ -318,7 +318,7 @@ func TestNeverHalf(t *testing.T) {
 			}
 		})
 	}
-	for n := range filestoretest.Chaos(30, 1000) {
+	for n := range filestoretest.Chaos(15, 1000) {
 		install(t, writer, "x", n+1)
 		if n%3 == 0 {
 			eventually(t, "follows", func() bool { return has(reader, "x", fmt.Sprint(n+1), false) })

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/filestore"
+	"github.com/nines-go/nines/filestore/filestoretest"
 	"github.com/nines-go/nines/filestore/s3store"
 	"github.com/nines-go/nines/internal/lab"
 )
@@ -420,4 +421,9 @@ func TestLongList(t *testing.T) {
 	n, err := s.RemovePrefix(t.Context(), "100-")
 	require.NoError(t, err)
 	require.Equal(t, 3, n)
+}
+
+func TestStreamOfUnknownSize(t *testing.T) {
+	s := open(t, config(t, lab.S3(t)))
+	filestoretest.Stream(t, s, int64(filestoretest.Chaos(64, 5<<10))<<20, 32<<20)
 }

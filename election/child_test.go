@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -22,7 +23,30 @@ type childSpec struct {
 	Bind                   string   // of the real cluster node; "": a fake cluster in which nobody ever dies
 	Seeds                  []string
 	TTL                    time.Duration
-	Proven                 bool
+	Spin                   bool // look at the context of Lead without a pause, on one processor
+}
+
+// spin notes what a process finds that was stopped for longer than its trust and goes on: "late" when its context does not say so, else "seen".
+func spin(ctx context.Context, ttl time.Duration, note func(string)) {
+	for before := time.Now(); ; {
+		err := ctx.Err()
+		now := time.Now()
+		gap := now.Sub(before)
+		if before = now; gap > ttl {
+			if err = ctx.Err(); err == nil {
+				note("late")
+			} else {
+				note("seen")
+			}
+		}
+		if err != nil {
+			return
+		}
+		if now.UnixMicro()%10_000 < 100 { // others want to run too
+			time.Sleep(time.Millisecond)
+			before = time.Now()
+		}
+	}
 }
 
 func child(text string) {
@@ -45,8 +69,8 @@ func child(text string) {
 	if os.Getenv("ELECTION_LOG") != "" {
 		cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", spec.Name)
 	}
-	if spec.Proven {
-		cfg.EarlyLead = election.Proven
+	if spec.Spin {
+		runtime.GOMAXPROCS(1)
 	}
 	e, err := election.New(cfg)
 	if err != nil {
@@ -57,6 +81,11 @@ func child(text string) {
 	go func() {
 		for {
 			_ = e.Lead(ctx, func(ctx context.Context, term uint64) error {
+				if spec.Spin {
+					fmt.Fprintln(log, "leads")
+					spin(ctx, spec.TTL, func(what string) { fmt.Fprintln(log, what) })
+					return ctx.Err()
+				}
 				for {
 					before := time.Now()
 					if ctx.Err() != nil {

@@ -301,6 +301,31 @@ func wait(d time.Duration) {
 	<-timer.C
 }
 
+// A process that was stopped for longer than its lease and goes on finds the context of Lead ended at its first look, before anything else
+// of it has run.
+func TestStoppedProcessSeesItAtOnce(t *testing.T) {
+	t.Parallel()
+	driver, dsn := lab.SQLite(t)
+	h := newHerd(t, driver, dsn+noSync, true, func(s *childSpec) { s.Spin, s.Members, s.TTL = true, []string{"a"}, time.Second })
+	h.start("a")
+	said := func(what string) int {
+		text, _ := os.ReadFile(filepath.Join(h.dir, "log.a"))
+		return strings.Count(string(text), what+"\n")
+	}
+	for round := 0; said("seen")+said("late") < 2; round++ {
+		require.Less(t, round, 20)
+		h.eventually("it leads", func() bool { return said("leads") > 0 })
+		wait(50 * time.Millisecond)
+		h.signal("a", syscall.SIGSTOP)
+		wait(1200 * time.Millisecond)
+		h.signal("a", syscall.SIGCONT)
+		leads := said("leads")
+		h.eventually("it leads again", func() bool { return said("leads") > leads })
+	}
+	t.Logf("%d times the context had ended, %d times not", said("seen"), said("late"))
+	require.Zero(t, said("late"))
+}
+
 // Real processes with a real cluster are killed, stopped and cut off from the network at random moments: no fenced row of an earlier
 // term is committed after one of a later term, and no two can act unfenced at once. What counts is what is in the table.
 func TestProcesses(t *testing.T) {

@@ -34,9 +34,13 @@
 //
 // # Failures
 //
-// Load fails: its error. A member dies during Invalidate: it is not waited for. A member without a Cache of that Name: it is not waited for
-// either, but takes 1 s to say so. This node has no settled view, was paused and no peer has answered since, or has ended: Get loads each time and keeps
-// nothing (Stats.Bypassed), Invalidate waits for the view, or returns cluster.ErrClosed after the end.
+//	Load fails                          its error goes to all who waited; nothing is kept
+//	a member dies during Invalidate     it is not waited for
+//	a member hangs, or is cut off       waited for until it is declared failed, or ctx ends: *cluster.PeersError names it
+//	a member without a Cache of the Name  not waited for, but it takes 1 s to say so
+//	no settled view yet; paused, and no peer has answered since; ended
+//	                                    Get loads each time and keeps nothing (Stats.Bypassed); Invalidate waits for the view, or returns
+//	                                    cluster.ErrClosed after the end
 //
 // # Lifecycle and concurrency
 //

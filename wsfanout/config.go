@@ -83,6 +83,10 @@ type Config struct {
 	// MaxBytesPerSecond from one client, five seconds' worth at once; default 128 KiB. A resume of all topics must fit. Above it 1008.
 	MaxBytesPerSecond int
 
+	// Compress offers permessage-deflate without context takeover: each frame of 512 bytes or more is compressed once for all sockets that take it.
+	// Off by default: who can have text of his own put into a frame beside a secret, and sees how long it becomes, can find the secret out.
+	Compress bool
+
 	PingInterval time.Duration // of silence before a client is pinged; default 25 s. After three of them it is dropped
 	DrainSpread  time.Duration // over which Shutdown closes sockets; default 5 s, less for few sockets
 }

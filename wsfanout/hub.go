@@ -98,7 +98,7 @@ func New(cfg Config) (*Hub, error) {
 		since: make([]*wire.Record, 0, sock.MaxFrames),
 	}
 	h.pool = sock.NewPool(sock.Config{
-		MaxPending: maxPending, HighWater: highWater, ReadLimit: cfg.MaxFrame, PingInterval: cfg.PingInterval,
+		MaxPending: maxPending, HighWater: highWater, Compress: cfg.Compress, ReadLimit: cfg.MaxFrame, PingInterval: cfg.PingInterval,
 		Ping: sock.Text(frame.Marshal(frame.Server{Type: frame.Ping})),
 	})
 	h.presence.init()
@@ -461,6 +461,7 @@ type Stats struct {
 	Gaps       uint64 // reports of a gap to a client
 	Behind     uint64 // sockets closed because they read too slowly
 	Conflated  uint64 // messages left out because a newer one with their ConflateKey waited as well
+	Compressed uint64 // frames, each once
 	Dropped    uint64 // ephemeral messages that a socket had no room for
 	Refused    uint64 // sockets refused because of a limit
 
@@ -478,7 +479,7 @@ func (h *Hub) Stats() Stats {
 		Published: h.count.published.Load(), Acked: h.count.acked.Load(), Delivered: h.count.delivered.Load(),
 		Fresh: h.count.fresh.Load(), Resumed: h.count.resumed.Load(), Gaps: h.count.gaps.Load(),
 		Behind: h.count.behind.Load(), Refused: h.count.refused.Load(),
-		Conflated: h.count.conflated.Load(), Dropped: h.count.dropped.Load(),
+		Conflated: h.count.conflated.Load(), Dropped: h.count.dropped.Load(), Compressed: h.pool.Deflations(),
 	}
 	h.with(func() { s.Topics, s.Users = len(h.rooms), len(h.users) })
 	h.mu.Lock()

@@ -199,8 +199,12 @@ func (c *Client) connect(ctx context.Context, base string, n uint64) (hint time.
 	u.RawQuery = q.Encode()
 	dial, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	mode := websocket.CompressionDisabled
+	if c.cfg.Compress {
+		mode = websocket.CompressionNoContextTakeover
+	}
 	ws, resp, err := websocket.Dial(dial, u.String(), &websocket.DialOptions{
-		HTTPClient: c.cfg.HTTPClient, HTTPHeader: c.cfg.Header.Clone(), CompressionMode: websocket.CompressionDisabled,
+		HTTPClient: c.cfg.HTTPClient, HTTPHeader: c.cfg.Header.Clone(), CompressionMode: mode,
 	})
 	if err != nil {
 		if resp != nil {

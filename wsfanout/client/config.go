@@ -26,6 +26,8 @@ type Config struct {
 	OnDenied  func(topic, reason string)
 	OnFrame   func(frame []byte) // every frame as it came, before anything is dropped; for tools that count for themselves
 
+	Compress bool // offer permessage-deflate
+
 	First        func() []byte // the first frame of every connection, for servers with AuthenticateFrame; nil: none
 	HTTPClient   *http.Client  // of the handshake
 	MinRetry     time.Duration // 3 s: the first pause after the attempt that follows a lost connection at once

@@ -34,6 +34,8 @@ type Config struct {
 	WriteTimeout time.Duration // for a slow socket to take anything; 30 s
 	Linger       time.Duration // for a closing handshake; 5 s
 	Shards       int           // GOMAXPROCS
+	Compress     bool          // permessage-deflate, without context takeover, for clients that offer it
+	CompressMin  int           // bytes of a frame from which on it is compressed; 512
 	Ping         *Frame        // sent beside the WebSocket ping, for clients that cannot see that; nil: none
 }
 
@@ -56,6 +58,9 @@ func (c *Config) fill() {
 	if c.Linger == 0 {
 		c.Linger = 5 * time.Second
 	}
+	if c.CompressMin == 0 {
+		c.CompressMin = 512
+	}
 	if c.Shards == 0 {
 		c.Shards = runtime.GOMAXPROCS(0)
 	}
@@ -68,6 +73,8 @@ type Pool struct {
 	next   atomic.Uint64
 	wg     sync.WaitGroup // shard workers and the goroutines of slow sockets
 	ping   *Frame
+
+	deflations atomic.Uint64
 
 	mu      sync.Mutex
 	sockets map[*Socket]struct{}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,13 +28,14 @@ const (
 
 // Socket is one WebSocket. Its methods may be called at the same time, but for Read, which one goroutine calls.
 type Socket struct {
-	pool  *Pool
-	shard *shard
-	ws    *websocket.Conn
-	nc    net.Conn
-	raw   tryWriter    // nil: only blocking writes
-	pre   []byte       // what the client sent before it had our answer
-	heard atomic.Int64 // when the last byte came, Unix nanoseconds
+	pool    *Pool
+	shard   *shard
+	ws      *websocket.Conn
+	nc      net.Conn
+	raw     tryWriter    // nil: only blocking writes
+	deflate bool         // the client takes compressed frames
+	pre     []byte       // what the client sent before it had our answer
+	heard   atomic.Int64 // when the last byte came, Unix nanoseconds
 
 	pinged time.Time // guarded by pool.mu
 
@@ -58,12 +60,17 @@ type Socket struct {
 // Accept answers the handshake. A refusal has been written to w. The caller then calls Read until it fails, and Finish.
 func (p *Pool) Accept(w http.ResponseWriter, r *http.Request, origins []string) (*Socket, error) {
 	h := &hijack{ResponseWriter: w, s: &Socket{pool: p, shard: p.shards[p.next.Add(1)%uint64(len(p.shards))], pinged: time.Now()}}
-	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{OriginPatterns: origins, CompressionMode: websocket.CompressionDisabled})
+	mode := websocket.CompressionDisabled
+	if p.cfg.Compress {
+		mode = websocket.CompressionNoContextTakeover
+	}
+	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{OriginPatterns: origins, CompressionMode: mode})
 	if err != nil {
 		return nil, err
 	}
 	s := h.s
 	s.ws = ws
+	s.deflate = strings.Contains(w.Header().Get("Sec-WebSocket-Extensions"), "server_no_context_takeover")
 	ws.SetReadLimit(p.cfg.ReadLimit)
 	if !p.add(s) {
 		ws.CloseNow()
@@ -96,6 +103,9 @@ func (s *Socket) Finish() {
 
 // Send queues a frame and never blocks. It reports false when the socket is closing, or so far behind that it now is.
 func (s *Socket) Send(f *Frame) bool {
+	if s.deflate {
+		f = s.pool.deflated(f)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
@@ -113,6 +123,9 @@ func (s *Socket) Send(f *Frame) bool {
 // Offer queues a frame if the socket has room, and never blocks. It reports false when it has none: WhenDrained tells when that is over. A closing
 // socket takes everything, and shows nothing of it.
 func (s *Socket) Offer(f *Frame, l Lane) bool {
+	if s.deflate {
+		f = s.pool.deflated(f)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
@@ -448,7 +461,7 @@ func (c *conn) Write(b []byte) (int, error) {
 		if !ok || len(s.partial) < n {
 			return len(b), nil
 		}
-		f := &Frame{slices.Clone(s.partial[:n])}
+		f := &Frame{b: slices.Clone(s.partial[:n])}
 		s.partial = slices.Delete(s.partial, 0, n)
 		switch {
 		case s.closing: // our own close frame went first

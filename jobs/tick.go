@@ -189,7 +189,7 @@ func (r *Runner) insertSlot(ctx context.Context, tx *sql.Tx, s *schedule, at tim
 		args = append(args, run)
 	}
 	args = append(args, outcome, s.priority, run, deadline, s.maxAttempts, s.name, due, hold, orNull(s.limitKey), s.limitMax, s.args, skipped)
-	end := ` ON CONFLICT (schedule, due_us) DO NOTHING`
+	end := ` ON CONFLICT (schedule, due_us) WHERE schedule IS NOT NULL DO NOTHING`
 	if r.d == dialect.MySQL {
 		end = ` ON DUPLICATE KEY UPDATE id=id`
 	}

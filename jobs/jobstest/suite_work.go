@@ -247,7 +247,7 @@ func enqueueMany(t *testing.T, f *fixture) {
 	require.ErrorContains(t, err, "number 1")
 	many := make([]jobs.Args, 1201)
 	for i := range many {
-		many[i] = task{N: i}
+		many[i] = task{Do: `"\\ü{},`, N: i}
 	}
 	_, err = s.Runner.EnqueueMany(t.Context(), many, &jobs.EnqueueOptions{UniqueKey: "x"})
 	require.Error(t, err)
@@ -257,7 +257,7 @@ func enqueueMany(t *testing.T, f *fixture) {
 	require.Equal(t, 1201, n)
 	all := s.Jobs(jobs.Filter{})
 	require.Len(t, all, 1201)
-	require.JSONEq(t, `{"Do":"","N":1200}`, all[1200].Args)
+	require.JSONEq(t, `{"Do":"\"\\\\ü{},","N":1200}`, all[1200].Args)
 	n, err = s.Runner.EnqueueMany(t.Context(), nil, nil)
 	require.NoError(t, err)
 	require.Zero(t, n)

@@ -1,4 +1,4 @@
--- What a job leaves behind (output, the errors of its attempts, where it was), limits of a key, and what each node has workers for.
+-- A job without a slot costs the index of slots nothing. What a job leaves behind (output, the errors of its attempts, where it was), limits of a key, and what each node has workers for.
 ALTER TABLE nines_jobs ADD COLUMN output text NOT NULL DEFAULT '';
 ALTER TABLE nines_jobs ADD COLUMN errors text NOT NULL DEFAULT '';
 ALTER TABLE nines_jobs ADD COLUMN position text NOT NULL DEFAULT '';
@@ -12,3 +12,5 @@ CREATE TABLE nines_job_locks (
   name text NOT NULL PRIMARY KEY
 );
 CREATE INDEX nines_jobs_limit ON nines_jobs (kind, limit_key, held, priority, run_us, id) WHERE limit_key IS NOT NULL AND state<3;
+DROP INDEX nines_jobs_slot;
+CREATE UNIQUE INDEX nines_jobs_slot ON nines_jobs (schedule, due_us) WHERE schedule IS NOT NULL;

@@ -87,3 +87,8 @@ func (c *child) end() {
 	defer late.Stop()
 	c.cmd.Wait()
 }
+
+// cpu is the processor time of a child that has ended.
+func (c *child) cpu() time.Duration {
+	return c.cmd.ProcessState.UserTime() + c.cmd.ProcessState.SystemTime()
+}

@@ -23,13 +23,27 @@ type finding struct {
 	Fate    string // the asker's, there; empty: not known
 	Now     int64  // ms since 1970, its clock
 	Version string
+	Flags   []toldFlag `json:",omitempty"` // that are set
 }
 
-const maxAsk = 4096
+const (
+	maxAsk    = 4096
+	maxAnswer = 65535
+)
 
-// inquire asks at addr.
-func (w *wire) inquire(ctx context.Context, addr string, q question) (f finding, err error) {
-	c, err := w.dial(ctx, addr, toAsk)
+// inquire asks at addr. A connection has to come about within that time; for the rest there is ctx, because a busy machine may be slow with its
+// handshakes. connected, which may be nil, is called when there is one.
+func (w *wire) inquire(ctx context.Context, within time.Duration, addr string, q question, connected func()) (f finding, err error) {
+	connecting, cancel := context.WithTimeout(ctx, within)
+	raw, err := w.net.Dial(connecting, addr)
+	cancel()
+	if err != nil {
+		return f, err
+	}
+	if connected != nil {
+		connected()
+	}
+	c, err := w.guard.client(ctx, raw)
 	if err != nil {
 		return f, err
 	}
@@ -39,8 +53,11 @@ func (w *wire) inquire(ctx context.Context, addr string, q question) (f finding,
 	}
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	if err = writeJSON(c, q); err == nil {
-		err = readJSON(c, &f)
+	if _, err = c.Write([]byte{toAsk}); err == nil {
+		err = writeJSON(c, q)
+	}
+	if err == nil {
+		err = readJSON(c, &f, maxAnswer)
 	}
 	if err != nil {
 		return f, fmt.Errorf("no answer: %w", err)
@@ -56,7 +73,7 @@ func answerQuestion(c net.Conn, find func(q question) finding) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(strangerTimeout))
 	var q question
-	if readJSON(c, &q) == nil {
+	if readJSON(c, &q, maxAsk) == nil {
 		_ = writeJSON(c, find(q))
 	}
 }
@@ -66,18 +83,21 @@ func writeJSON(w io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
+	if len(b) > maxAnswer {
+		return fmt.Errorf("%d bytes to be told, want at most %d", len(b), maxAnswer)
+	}
 	_, err = w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...))
 	return err
 }
 
-func readJSON(r io.Reader, v any) error {
+func readJSON(r io.Reader, v any, most int) error {
 	var head [2]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return err
 	}
-	n := binary.BigEndian.Uint16(head[:])
-	if n > maxAsk {
-		return fmt.Errorf("answer of %d bytes, want at most %d", n, maxAsk)
+	n := int(binary.BigEndian.Uint16(head[:]))
+	if n > most {
+		return fmt.Errorf("answer of %d bytes, want at most %d", n, most)
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(r, b); err != nil {

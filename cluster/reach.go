@@ -8,19 +8,21 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	reachQuick   = time.Minute            // how long a member that was lost is tried at the quick pace
-	reachQuickly = 800 * time.Millisecond // the quick pace
-	reachStart   = 100 * time.Millisecond // the pace before the view has settled and after a pause
-	reachEach    = 3                      // attempts at one address at a time: one that hangs in a cut delays no other
-	reachAtOnce  = 48                     // attempts at a time
-	reachSpacing = 40 * time.Millisecond  // between two attempts at one address
-	seedsEvery   = 5 * time.Second        // while all is well
-	seedsSoon    = time.Second            // while somebody that is known of is not here
-	triedWithin  = 5 * time.Second        // the first look at everybody: not longer than that keeps a node from being ready
+	reachQuick    = time.Minute            // how long a member that was lost is tried at the quick pace
+	reachQuickly  = 800 * time.Millisecond // the quick pace
+	reachStart    = 100 * time.Millisecond // the pace before the view has settled and after a pause
+	reachEach     = 3                      // attempts at one address at a time: one that hangs in a cut delays no other
+	reachAtOnce   = 48                     // attempts at a time
+	reachPatience = 5                      // times the time for a connection: an attempt as a whole
+	reachSpacing  = 40 * time.Millisecond  // between two attempts at one address
+	seedsEvery    = 5 * time.Second        // while all is well
+	seedsSoon     = time.Second            // while somebody that is known of is not here
+	triedWithin   = 5 * time.Second        // the first look at everybody: not longer than that keeps a node from being ready
 )
 
 // reacher looks for members for as long as the Node runs: in discovery, and where members were seen in the last 24 h. Gossip alone never
@@ -54,10 +56,11 @@ type target struct {
 
 // try is what came of a target.
 type try struct {
-	flying  int
-	started time.Time
-	number  uint64 // of the attempt that done tells of
-	done    *result
+	flying    int
+	started   time.Time
+	connected atomic.Bool // the latest one is
+	number    uint64      // of the attempt that done tells of
+	done      *result
 }
 
 // result is the end of an attempt.
@@ -179,11 +182,15 @@ func (r *reacher) launch(ctx context.Context) {
 		if x.flying >= reachEach || now.Sub(x.started) < reachSpacing {
 			continue
 		}
+		if x.flying > 0 && x.connected.Load() && now.Sub(x.started) < n.timings().reach {
+			continue // it is no cut: the handshake takes its time
+		}
+		x.connected.Store(false)
 		r.nonce++
 		r.flying, x.flying, x.started = r.flying+1, x.flying+1, now
 		res := result{target: t, number: r.nonce, pauses: r.pauses}
 		n.spawn(func() {
-			res.known, res.err = n.approach(ctx, t)
+			res.known, res.err = n.approach(ctx, t, func() { x.connected.Store(true) })
 			select {
 			case r.results <- res:
 			case <-ctx.Done():
@@ -384,8 +391,9 @@ func portOf(addr string) string {
 }
 
 // approach asks who is at a target and joins it. known reports whether it has this process as a member.
-func (n *Node) approach(ctx context.Context, t target) (known bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, n.timings().reach)
+func (n *Node) approach(ctx context.Context, t target, connected func()) (known bool, err error) {
+	within := n.timings().reach
+	ctx, cancel := context.WithTimeout(ctx, reachPatience*within)
 	defer cancel()
 	addr := t.addr
 	if addr == "" {
@@ -396,7 +404,7 @@ func (n *Node) approach(ctx context.Context, t target) (known bool, err error) {
 			return false, errSelf
 		}
 	}
-	f, err := n.wire.inquire(ctx, addr, question{ID: n.ID()})
+	f, err := n.wire.inquire(ctx, within, addr, question{ID: n.ID()}, connected)
 	if err != nil {
 		return false, err
 	}
@@ -416,6 +424,7 @@ func (n *Node) approach(ctx context.Context, t target) (known bool, err error) {
 		return false, nil // it will be told, and go
 	}
 	if member && present(f.Fate) {
+		n.learnFlags(f.Flags)
 		return true, nil
 	}
 	// Twice: the first exchange makes both sides refute what was said of them, the second one brings that across.
@@ -424,8 +433,11 @@ func (n *Node) approach(ctx context.Context, t target) (known bool, err error) {
 			return false, err
 		}
 	}
-	f, err = n.wire.inquire(ctx, addr, question{ID: n.ID()})
-	return err == nil && present(f.Fate), nil
+	f, err = n.wire.inquire(ctx, within, addr, question{ID: n.ID()}, nil)
+	if known = err == nil && present(f.Fate); known {
+		n.learnFlags(f.Flags)
+	}
+	return known, nil
 }
 
 var errSelf = errors.New("this process itself")

@@ -90,5 +90,10 @@ func (n *Node) find(q question) finding {
 	} else if n.table.buried(q.ID) {
 		f.Fate = FateDead
 	}
+	for _, t := range n.flagsToTellLocked() {
+		if t.Remaining > 0 {
+			f.Flags = append(f.Flags, t)
+		}
+	}
 	return f
 }

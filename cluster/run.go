@@ -208,7 +208,7 @@ func (n *Node) chooseID(ctx context.Context, seeds []Entry) error {
 			if err != nil || addr == n.Addr() {
 				return
 			}
-			f, err := n.wire.inquire(ctx, addr, question{ID: n.ID()})
+			f, err := n.wire.inquire(ctx, n.timings().ask, addr, question{ID: n.ID()}, nil)
 			if err != nil || f.ID == n.ID() {
 				return
 			}

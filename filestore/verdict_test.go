@@ -184,3 +184,12 @@ func TestNoKeyLeavesTheDirectory(t *testing.T) {
 		require.Equal(t, "secret", string(b))
 	}
 }
+
+func FuzzSameVerdict(f *testing.F) {
+	for _, key := range corpus() {
+		f.Add(key)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		require.Equal(t, verdict(t, memstore.Open(), key), verdict(t, dir(t, nastest.Scratch(t)), key), "%q", key)
+	})
+}

@@ -1,4 +1,3 @@
-// Package memstore keeps objects in memory: for tests and for a single process that needs no files.
 package memstore
 
 import (

@@ -27,7 +27,7 @@ func claimedColumns(table string, first string) string {
 		CASE WHEN @attempt>`+first+` THEN @errors ELSE '' END, CASE WHEN @attempt>`+first+` THEN @position ELSE '' END, @args, {now}`, "@", table)
 }
 
-const pickColumns = ` FROM nines_jobs WHERE state=1 AND queue=? AND kind IN (%s) ORDER BY priority, run_us, id LIMIT ? {lock}`
+const pickColumns = ` FROM nines_jobs WHERE {lane}=? AND kind IN (%s) ORDER BY priority, run_us, id LIMIT ? {lock}`
 
 // claimSQL returns the statement that takes the first jobs of a queue. The node's own row must be there: without it nobody would
 // notice its death. Arguments: on PostgreSQL and SQLite those of claim.
@@ -55,7 +55,7 @@ func (r *Runner) claim(ctx context.Context, queue string, kinds []string, limit 
 					return err
 				}
 				var running int
-				if err := r.one(ctx, tx, `SELECT count(*) FROM nines_jobs WHERE state=2 AND queue=?`, []any{queue}, &running); err != nil {
+				if err := r.one(ctx, tx, `SELECT count(*) FROM nines_jobs WHERE {runs} AND queue=?`, []any{queue}, &running); err != nil {
 					return err
 				}
 				if limit = min(limit, most-running); limit <= 0 {
@@ -183,7 +183,7 @@ func (r *Runner) serves() (queues, kinds []string) {
 // claim was not. It runs where claims are made, so that none is under way; a late one is found the next time.
 func (r *Runner) returnLost(ctx context.Context) error {
 	var lost []int64
-	err := r.each(ctx, r.cfg.DB, `SELECT id FROM nines_jobs WHERE state=2 AND owner=?`, []any{r.id}, func(rows *sql.Rows) error {
+	err := r.each(ctx, r.cfg.DB, `SELECT id FROM nines_jobs WHERE {owner}=?`, []any{r.id}, func(rows *sql.Rows) error {
 		var id int64
 		if err := rows.Scan(&id); err != nil {
 			return err
@@ -258,7 +258,7 @@ func (r *Runner) perform(ctx context.Context, e *execution, c claimed) {
 // held waits until no older one of its schedule is left.
 func (r *Runner) promote(ctx context.Context) (time.Duration, error) {
 	var due, now int64
-	err := r.one(ctx, r.cfg.DB, `SELECT COALESCE(min(run_us),0), {now} FROM nines_jobs WHERE state=0`, nil, &due, &now)
+	err := r.one(ctx, r.cfg.DB, `SELECT COALESCE(min({waits_us}),0), {now} FROM nines_jobs WHERE {waits}`, nil, &due, &now)
 	if err != nil {
 		return 0, err
 	}
@@ -269,8 +269,8 @@ func (r *Runner) promote(ctx context.Context) (time.Duration, error) {
 		return time.Duration(due-now) * time.Microsecond, nil
 	}
 	n, err := r.take(ctx, `state=CASE WHEN limit_key IS NULL THEN 1 ELSE 0 END, held=CASE WHEN limit_key IS NULL THEN 0 ELSE 2 END`,
-		`state=0 AND run_us<={now} AND held<2 AND (held=0 OR NOT EXISTS (SELECT 1 FROM nines_jobs p WHERE p.schedule=j.schedule AND p.state<3 AND p.id<j.id))`,
-		`run_us`, 500)
+		`{waits} AND {waits_us}<={now} AND held<2 AND (held=0 OR NOT EXISTS (SELECT 1 FROM nines_jobs p WHERE p.{live_of}=j.schedule AND p.state<3 AND p.id<j.id))`,
+		`{waits_us}`, 500)
 	if err != nil || len(n) == 500 {
 		return 0, err
 	}
@@ -282,7 +282,7 @@ func (r *Runner) promote(ctx context.Context) (time.Duration, error) {
 		}
 		r.limitsAfter = time.Now().Add(20 * time.Since(began))
 	}
-	err = r.one(ctx, r.cfg.DB, `SELECT COALESCE(min(run_us),0), {now} FROM nines_jobs WHERE state=0 AND held=0`, nil, &due, &now)
+	err = r.one(ctx, r.cfg.DB, `SELECT COALESCE(min({waits_us}),0), {now} FROM nines_jobs WHERE {waits} AND held=0`, nil, &due, &now)
 	if due == 0 {
 		return r.cfg.Poll, err
 	}

@@ -49,23 +49,15 @@ func (r *Runner) letThrough(ctx context.Context, keys []limitKey) (let int, err 
 	return let, nil
 }
 
-// live is how the index of limits is named in a condition.
-func (r *Runner) live() string {
-	if r.d == "mysql" {
-		return `live_limit`
-	}
-	return `state<3 AND limit_key`
-}
-
 func (r *Runner) letKey(ctx context.Context, tx *sql.Tx, kind, key string) (let int, err error) {
 	var busy int64
-	err = r.one(ctx, tx, `SELECT count(*) FROM nines_jobs WHERE kind=? AND `+r.live()+`=? AND held=0 AND state IN (1,2)`, []any{kind, key}, &busy)
+	err = r.one(ctx, tx, `SELECT count(*) FROM nines_jobs WHERE kind=? AND {live_key}=? AND state<3 AND held=0 AND state IN (1,2)`, []any{kind, key}, &busy)
 	if err != nil {
 		return 0, err
 	}
 	var ids []int64
 	full := false
-	err = r.each(ctx, tx, `SELECT id, limit_max FROM nines_jobs WHERE kind=? AND `+r.live()+`=? AND held=2 AND state=0 ORDER BY priority, run_us, id LIMIT 1000`, []any{kind, key}, func(rows *sql.Rows) error {
+	err = r.each(ctx, tx, `SELECT id, limit_max FROM nines_jobs WHERE kind=? AND {live_key}=? AND state<3 AND held=2 AND state=0 ORDER BY priority, run_us, id LIMIT 1000`, []any{kind, key}, func(rows *sql.Rows) error {
 		var id, most int64
 		if err := rows.Scan(&id, &most); err != nil {
 			return err
@@ -94,12 +86,8 @@ func (r *Runner) letWaiting(ctx context.Context) (more bool, err error) {
 }
 
 func (r *Runner) roomy(ctx context.Context) (keys []limitKey, err error) {
-	busy := `(SELECT count(*) FROM nines_jobs b WHERE b.kind=w.kind AND b.state<3 AND b.limit_key=w.limit_key AND b.held=0 AND b.state IN (1,2))`
-	waiting := `limit_key IS NOT NULL AND state<3 AND held=2`
-	if r.d == "mysql" {
-		busy = `(SELECT count(*) FROM nines_jobs b WHERE b.kind=w.kind AND b.live_limit=w.limit_key AND b.held=0 AND b.state IN (1,2))`
-		waiting = `live_limit IS NOT NULL AND state=0 AND held=2`
-	}
+	const busy = `(SELECT count(*) FROM nines_jobs b WHERE b.kind=w.kind AND b.state<3 AND b.{live_key}=w.limit_key AND b.held=0 AND b.state IN (1,2))`
+	const waiting = `{live_key} IS NOT NULL AND state<3 AND {waits} AND held=2`
 	query := `SELECT kind, limit_key FROM (SELECT kind, limit_key, max(limit_max) AS most FROM nines_jobs WHERE ` + waiting + ` GROUP BY kind, limit_key) w WHERE ` + busy + ` < most LIMIT ` + strconv.Itoa(letBatch)
 	err = r.each(ctx, r.cfg.DB, query, nil, func(rows *sql.Rows) error {
 		var k limitKey

@@ -181,7 +181,7 @@ func (r *Runner) rescue(ctx context.Context) error {
 			`state=CASE WHEN cancel=1 OR attempt-uncounted>=`+most+` THEN 3 ELSE 1 END,`+
 				` outcome=CASE WHEN cancel=1 THEN 'cancelled' WHEN attempt-uncounted>=`+most+` THEN 'failed' ELSE 'retryable' END,`+
 				` error='`+goneText+`', errors=`+r.goneSQL()+`, owner=NULL, done_us={now}`,
-			`state=2 AND owner NOT IN (SELECT id FROM nines_job_nodes)`, `id`, 500)
+			`{runs} AND owner NOT IN (SELECT id FROM nines_job_nodes)`, `id`, 500)
 		if err != nil {
 			return err
 		}
@@ -218,7 +218,7 @@ func (r *Runner) obey(ctx context.Context) error {
 	if n == 0 {
 		return nil
 	}
-	ids, err := r.ids(ctx, r.cfg.DB, `SELECT id FROM nines_jobs WHERE state=2 AND owner=? AND cancel=1`, r.id)
+	ids, err := r.ids(ctx, r.cfg.DB, `SELECT id FROM nines_jobs WHERE {owner}=? AND cancel=1`, r.id)
 	for _, id := range ids {
 		r.cancelHere(id)
 	}
@@ -235,16 +235,16 @@ func (r *Runner) cancelHere(id int64) {
 
 // pruneOnce deletes finished jobs after Keep. Their slots cannot come back: the schedule's next due time is past them.
 func (r *Runner) pruneOnce(ctx context.Context) (time.Duration, error) {
-	where := fmt.Sprintf(`state=3 AND done_us < {now}-%d`, r.cfg.Keep.Microseconds())
+	where := fmt.Sprintf(`{done_us} < {now}-%d`, r.cfg.Keep.Microseconds())
 	if r.d == dialect.Postgres {
-		n, err := r.exec(ctx, r.cfg.DB, `WITH c AS MATERIALIZED (SELECT id FROM nines_jobs WHERE `+where+` ORDER BY done_us LIMIT 1000 {lock}) DELETE FROM nines_jobs j USING c WHERE j.id=c.id`)
+		n, err := r.exec(ctx, r.cfg.DB, `WITH c AS MATERIALIZED (SELECT id FROM nines_jobs WHERE `+where+` ORDER BY {order_done} LIMIT 1000 {lock}) DELETE FROM nines_jobs j USING c WHERE j.id=c.id`)
 		return r.pruneAgain(n), err
 	}
 	if r.d == dialect.MySQL {
-		n, err := r.exec(ctx, r.cfg.DB, `DELETE FROM nines_jobs WHERE `+where+` ORDER BY done_us LIMIT 1000`)
+		n, err := r.exec(ctx, r.cfg.DB, `DELETE FROM nines_jobs WHERE `+where+` ORDER BY {order_done} LIMIT 1000`)
 		return r.pruneAgain(n), err
 	}
-	n, err := r.exec(ctx, r.cfg.DB, `DELETE FROM nines_jobs WHERE id IN (SELECT id FROM nines_jobs WHERE `+where+` ORDER BY done_us LIMIT 1000)`)
+	n, err := r.exec(ctx, r.cfg.DB, `DELETE FROM nines_jobs WHERE id IN (SELECT id FROM nines_jobs WHERE `+where+` ORDER BY {order_done} LIMIT 1000)`)
 	return r.pruneAgain(n), err
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,13 +30,14 @@ type times struct {
 
 // Runner schedules, keeps and runs jobs. Make it with New, add workers and schedules, then Run it. It is safe for concurrent use.
 type Runner struct {
-	cfg   Config
-	d     dialect.Dialect
-	id    string // of this incarnation: the owner of what it claims
-	host  string
-	log   *slog.Logger
-	times times
-	life  lifecycle.Life
+	cfg    Config
+	d      dialect.Dialect
+	finish *strings.Replacer // of statements
+	id     string            // of this incarnation: the owner of what it claims
+	host   string
+	log    *slog.Logger
+	times  times
+	life   lifecycle.Life
 
 	hurry     chan struct{} // closed when Shutdown's patience ends
 	hurryOnce sync.Once
@@ -83,6 +85,7 @@ func New(cfg Config) (*Runner, error) {
 		*c = make(chan struct{}, 1)
 	}
 	r.host, _ = os.Hostname()
+	r.finish = r.words()
 	r.watchStep, r.stepping = r.watcher(), make(chan struct{}, 1)
 	return r, nil
 }

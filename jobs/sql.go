@@ -53,18 +53,38 @@ func nowUS(d dialect.Dialect) string {
 	}
 }
 
+// words are what stands in statements for what the dialects write differently: on PostgreSQL and SQLite the conditions of partial indexes, on
+// MySQL the generated columns that are in their place.
+func (r *Runner) words() *strings.Replacer {
+	words := []string{
+		"{waits}", "state=0", "{waits_us}", "run_us", "{available}", "state=1", "{lane}", "state=1 AND queue", "{runs}", "state=2", "{owner}", "state=2 AND owner",
+		"{done_us}", "state=3 AND done_us", "{order_done}", "done_us", "{live_of}", "schedule", "{live_key}", "limit_key",
+		"{lock}", "FOR UPDATE SKIP LOCKED", "{wait}", "FOR UPDATE",
+	}
+	switch r.d {
+	case dialect.MySQL:
+		words = []string{
+			"{waits}", "waits_us IS NOT NULL", "{waits_us}", "waits_us", "{available}", "lane IS NOT NULL", "{lane}", "lane", "{runs}", "run_by IS NOT NULL", "{owner}", "run_by",
+			"{done_us}", "ended_us", "{order_done}", "ended_us", "{live_of}", "live_of", "{live_key}", "live_limit",
+			"{lock}", "FOR UPDATE SKIP LOCKED", "{wait}", "FOR UPDATE",
+		}
+	case dialect.SQLite:
+		words = append(words[:len(words)-4], "{lock}", "", "{wait}", "")
+	}
+	if _, ok := r.cfg.DB.(interface{ NowUS() int64 }); !ok {
+		words = append(words, "{now}", nowUS(r.d))
+	}
+	return strings.NewReplacer(words...)
+}
+
 // q finishes a statement: {now} stands for the database's clock, {lock} for the end of a locking subquery, {wait} for one that waits for the
-// lock, ? for an argument.
+// lock, ? for an argument; for the others see words.
 func (r *Runner) q(query string) string {
-	now := nowUS(r.d)
+	query = r.finish.Replace(query)
 	if c, ok := r.cfg.DB.(interface{ NowUS() int64 }); ok {
-		now = strconv.FormatInt(c.NowUS(), 10)
+		query = strings.ReplaceAll(query, "{now}", strconv.FormatInt(c.NowUS(), 10))
 	}
-	lock, wait := "FOR UPDATE SKIP LOCKED", "FOR UPDATE"
-	if r.d == dialect.SQLite {
-		lock, wait = "", ""
-	}
-	return r.d.Rebind(strings.NewReplacer("{now}", now, "{lock}", lock, "{wait}", wait).Replace(query))
+	return r.d.Rebind(query)
 }
 
 // concat joins expressions of text.

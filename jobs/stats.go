@@ -135,8 +135,8 @@ func (r *Runner) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, state := range []int{stScheduled, stAvailable, stRunning} { // each by its own index: finished jobs are not read
-		query := fmt.Sprintf(`SELECT outcome, kind, queue, count(*), min(run_us), {now} FROM (SELECT outcome, kind, queue, run_us FROM nines_jobs WHERE state=%d LIMIT %d) l GROUP BY outcome, kind, queue`, state, countTo)
+	for state, is := range map[int]string{stScheduled: `{waits}`, stAvailable: `{available}`, stRunning: `{runs}`} { // each by its own index: finished jobs are not read
+		query := fmt.Sprintf(`SELECT outcome, kind, queue, count(*), min(run_us), {now} FROM (SELECT outcome, kind, queue, run_us FROM nines_jobs WHERE %s LIMIT %d) l GROUP BY outcome, kind, queue`, is, countTo)
 		err := r.each(ctx, r.cfg.DB, query, nil, func(rows *sql.Rows) error {
 			var outcome, kind, queue string
 			var n, since, now int64

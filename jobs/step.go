@@ -88,7 +88,7 @@ func (r *Runner) Step(ctx context.Context) (res StepResult, err error) {
 		again = wait < time.Second
 	}
 	next := int64(0)
-	err = r.one(ctx, r.cfg.DB, `SELECT COALESCE(min(due),0) FROM (SELECT min(next_us) AS due FROM nines_job_schedules WHERE paused=0 UNION ALL SELECT min(run_us) FROM nines_jobs WHERE state=0 AND held=0) d`, nil, &next)
+	err = r.one(ctx, r.cfg.DB, `SELECT COALESCE(min(due),0) FROM (SELECT min(next_us) AS due FROM nines_job_schedules WHERE paused=0 UNION ALL SELECT min({waits_us}) FROM nines_jobs WHERE {waits} AND held=0) d`, nil, &next)
 	if next != never {
 		res.Next = instant(next)
 	}

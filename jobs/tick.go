@@ -129,7 +129,7 @@ func (r *Runner) advance(ctx context.Context, tx *sql.Tx, s *schedule, now int64
 	held := false
 	if len(p.run) > 0 && s.overlap != overlaps[OverlapAllow] {
 		var live int
-		if err := r.one(ctx, tx, `SELECT count(*) FROM nines_jobs WHERE schedule=? AND state<3`, []any{s.name}, &live); err != nil {
+		if err := r.one(ctx, tx, `SELECT count(*) FROM nines_jobs WHERE {live_of}=? AND state<3`, []any{s.name}, &live); err != nil {
 			return 0, nil, err
 		}
 		switch {
@@ -201,7 +201,7 @@ func (r *Runner) insertSlot(ctx context.Context, tx *sql.Tx, s *schedule, at tim
 // replace cancels what is live of a schedule, in the order of ids and passing over rows that others are at work on, so that it never
 // waits for them: such a job ends by itself, and the new slot waits for it.
 func (r *Runner) replace(ctx context.Context, tx *sql.Tx, name string) (running []int64, err error) {
-	ids, err := r.ids(ctx, tx, `SELECT id FROM nines_jobs WHERE schedule=? AND state<3 ORDER BY id {lock}`, name)
+	ids, err := r.ids(ctx, tx, `SELECT id FROM nines_jobs WHERE {live_of}=? AND state<3 ORDER BY id {lock}`, name)
 	if err != nil {
 		return nil, err
 	}

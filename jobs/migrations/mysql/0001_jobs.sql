@@ -1,4 +1,5 @@
--- Jobs, schedules and the nodes that run them. Times are microseconds since 1970. live_key and live_limit stand for partial indexes.
+-- Jobs, schedules and the nodes that run them. Times are microseconds since 1970. The generated columns stand for partial
+-- indexes: each is NULL but for the rows that its index is for, so that a change of state writes few of them.
 -- Each statement may be repeated: DDL commits by itself here.
 CREATE TABLE IF NOT EXISTS nines_jobs (
   id bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -33,13 +34,18 @@ CREATE TABLE IF NOT EXISTS nines_jobs (
   done_us bigint NOT NULL,
   live_key varchar(190) GENERATED ALWAYS AS (CASE WHEN state<3 THEN unique_key END) STORED,
   live_limit varchar(190) GENERATED ALWAYS AS (CASE WHEN state<3 THEN limit_key END) STORED,
+  live_of varchar(190) GENERATED ALWAYS AS (CASE WHEN state<3 THEN schedule END) STORED,
+  waits_us bigint GENERATED ALWAYS AS (CASE WHEN state=0 THEN run_us END) STORED,
+  lane varchar(190) GENERATED ALWAYS AS (CASE WHEN state=1 THEN queue END) STORED,
+  run_by varchar(190) GENERATED ALWAYS AS (CASE WHEN state=2 THEN owner END) STORED,
+  ended_us bigint GENERATED ALWAYS AS (CASE WHEN state=3 THEN done_us END) STORED,
   UNIQUE INDEX nines_jobs_slot (schedule, due_us),
   UNIQUE INDEX nines_jobs_unique (kind, live_key),
-  INDEX nines_jobs_claim (state, queue, priority, run_us, id),
-  INDEX nines_jobs_due (state, run_us),
-  INDEX nines_jobs_owner (state, owner),
-  INDEX nines_jobs_done (state, done_us),
-  INDEX nines_jobs_live (schedule, state, id),
+  INDEX nines_jobs_claim (lane, priority, run_us, id),
+  INDEX nines_jobs_due (waits_us),
+  INDEX nines_jobs_owner (run_by),
+  INDEX nines_jobs_done (ended_us),
+  INDEX nines_jobs_live (live_of, id),
   INDEX nines_jobs_limit (kind, live_limit, held)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 CREATE TABLE IF NOT EXISTS nines_job_schedules (

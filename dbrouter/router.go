@@ -182,6 +182,13 @@ func (r *Router) install(t *topology) {
 				gone = append(gone, s)
 			}
 		}
+		for _, s := range t.sources() {
+			for _, o := range old.sources() {
+				if s != o && s.role == o.role && s.dsn == o.dsn {
+					s.counts = o.counts
+				}
+			}
+		}
 		if t.cfg.FenceOldMaster > 0 && t.layout.master != old.layout.master {
 			t.hold = make(chan struct{})
 		}

@@ -46,7 +46,7 @@ type source struct {
 	words   atomic.Int32             // question.Words that it understands
 
 	flights flights
-	counts  counts
+	counts  *counts // of the data source in its role, over its generations
 
 	mu      sync.Mutex
 	state   state
@@ -78,7 +78,7 @@ type state struct {
 }
 
 func newSource(cfg *Config, d dialect.Dialect, r role, field, dsn string) (*source, error) {
-	s := &source{role: r, dsn: dsn, name: redact(dsn), dialect: d, kick: make(chan struct{}, 1), healthy: true, weight: fullWeight}
+	s := &source{role: r, dsn: dsn, name: redact(dsn), dialect: d, kick: make(chan struct{}, 1), counts: &counts{}, healthy: true, weight: fullWeight}
 	if d == dialect.SQLite {
 		s.dsn = sqliteSource(cfg.DriverName, dsn)
 	}

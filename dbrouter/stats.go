@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
 	"time"
 
 	"github.com/nines-go/nines/internal/dialect"
@@ -29,6 +31,7 @@ type Stats struct {
 type SourceStats struct {
 	Role      string        // master, replica, search replica; for SQLite also "reads of the master"
 	Address   string        // the data source without its password
+	Server    string        // its host:port/database, where the data source tells one; else as Address. It is made for labels.
 	Healthy   bool          // in use; for the master: it answered the last probe
 	Standby   bool          // when last seen it followed another server, or was read only
 	Lagging   bool          // out of use for its lag alone
@@ -70,7 +73,7 @@ func (r *Router) Stats() Stats {
 func (s *source) stats() SourceStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := SourceStats{Role: string(s.role), Address: s.name, Healthy: s.healthy, Standby: s.state.last.standby,
+	st := SourceStats{Role: string(s.role), Address: s.name, Server: serverOf(s), Healthy: s.healthy, Standby: s.state.last.standby,
 		Lagging: s.lags, Share: s.weight, Lag: s.state.lag, LagTime: s.state.age, Latency: s.state.last.latency,
 		Failed: s.counts.failed.Load(), MovedHere: s.counts.moved.Load(), Slow: s.counts.slow.Load(), Frozen: int(s.conns.left.Load()), ErrorAt: s.state.errAt, Pool: s.db.Stats()}
 	if s.state.err != nil {
@@ -120,4 +123,14 @@ func (r *Router) Check(ctx context.Context) error {
 		return &checkError{err: errors.Join(out...), remedy: "start the replica, or take it out of the configuration and reload; reads are served by the other sources meanwhile", warning: true}
 	}
 	return nil
+}
+
+// serverOf names the server and database of a source.
+func serverOf(s *source) string {
+	if e := endpoint(s.dialect, s.dsn); e != s.dsn {
+		if f := strings.Split(e, " "); len(f) == 3 {
+			return net.JoinHostPort(f[0], f[1]) + "/" + f[2]
+		}
+	}
+	return s.name
 }

@@ -1,4 +1,3 @@
-// Package wsfanouttest has a cluster in memory for tests of hubs, with faults.
 package wsfanouttest
 
 import (

@@ -82,6 +82,7 @@ func TestRestartedProcess(t *testing.T) {
 	for range times(3, 30) {
 		assembled(t, a, b)
 		require.NoError(t, b.cmd.Process.Kill())
+		<-b.ended // its port is free
 		again := spawnAt(t, nil, addr, a.last().Addr)
 		at := time.Now()
 		again.ready(t)

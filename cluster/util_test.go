@@ -26,7 +26,7 @@ func logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-const patience = 20 * time.Second // nothing waits that long on an idle machine
+const patience = time.Minute // nothing waits that long on an idle machine
 
 // board is a Discovery in memory.
 type board struct {

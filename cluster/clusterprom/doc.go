@@ -6,7 +6,7 @@
 //
 // # Use
 //
-// Give NewCollector a Node and register what it returns. See the Example.
+// Give NewCollector a Node and register what it returns, and NewConfigCollector the Store of its configuration, where it has one. See the Example.
 //
 // # Guarantees
 //

@@ -73,6 +73,10 @@ func TestSaveReachesAllNodes(t *testing.T) {
 		}
 		synctest.Wait()
 		require.Equal(t, map[string]int{"from": 100, "to": 7}, changed)
+		sent, err := all[1].Request(t.Context(), all[0].ID(), "nines.config.get", []byte("{}"))
+		require.NoError(t, err)
+		require.Contains(t, string(sent), "ServiceSettings.MaxSockets")
+		require.NotContains(t, string(sent), "ClusterSettings", "local settings do not leave their node")
 
 		// Who comes later catches up, with its own local settings; an old file of its own is put aside.
 		late := serve(t, host(net, "d"), base(t, `{"ClusterSettings": {"NodeName": "d"}, "ServiceSettings": {"SiteURL": "old"}}`))

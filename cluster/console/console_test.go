@@ -209,6 +209,8 @@ func TestOnlyThisMachineWithoutAuthorize(t *testing.T) {
 		{[]string{"Host", "localhost:8080"}, http.StatusOK},
 		{[]string{"X-Forwarded-For", "203.0.113.9"}, http.StatusForbidden},
 		{[]string{"X-Forwarded-For", "127.0.0.1, 203.0.113.9"}, http.StatusForbidden},
+		{[]string{"X-Real-Ip", "203.0.113.9"}, http.StatusForbidden},
+		{[]string{"Forwarded", "for=127.0.0.1"}, http.StatusForbidden},
 		{[]string{"Host", "evil.example"}, http.StatusForbidden},
 	} {
 		code, _ := get(t, s.URL+"/ha/status.json", c.header...)

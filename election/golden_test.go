@@ -119,9 +119,20 @@ func TestDatabaseClockIsSet(t *testing.T) {
 	})
 }
 
+// clockIsSet tries again when the term was lost: a machine that is busy enough does that too, but not each time.
 func clockIsSet(t *testing.T, open func() *sqlx.DB, set func(seconds int)) {
+	for try := range 3 {
+		if clockIsSetOnce(t, fmt.Sprint("try", try), open, set) {
+			return
+		}
+		set(0)
+	}
+	t.Fatal("the clock of the database decided")
+}
+
+func clockIsSetOnce(t *testing.T, name string, open func() *sqlx.DB, set func(seconds int)) bool {
 	c := electiontest.New()
-	slow := func(cfg *election.Config) { cfg.TTL = 6 * time.Second } // sessions are killed here, on a machine that may be busy
+	slow := func(cfg *election.Config) { cfg.Name, cfg.TTL = name, 6*time.Second } // sessions are killed here
 	a := start(t, c, "a", open(), slow)
 	eventually(t, "a leads", a.IsLeader)
 	b := start(t, c, "b", open(), slow)
@@ -130,19 +141,22 @@ func clockIsSet(t *testing.T, open func() *sqlx.DB, set func(seconds int)) {
 	for _, seconds := range []int{60, -60} {
 		set(seconds)
 		renewed := a.Stats().Renewals
-		eventually(t, "more than a TTL of renewals", func() bool { return a.Stats().Renewals >= renewed+4 })
-		require.Equal(t, term, a.State().Term, "the clock of the database decided")
-		require.True(t, a.IsLeader())
-		require.False(t, b.IsLeader())
-		require.Zero(t, a.Stats().TermsLost+b.Stats().Acquires)
+		eventually(t, "more than a TTL of renewals", func() bool { return a.Stats().Renewals >= renewed+4 || a.Stats().TermsLost > 0 })
+		if a.State().Term != term || b.Stats().Acquires > 0 || a.Stats().TermsLost > 0 {
+			t.Logf("%d s: the term was lost: %+v", seconds, b.State())
+			return false
+		}
 		var expires int64
-		require.NoError(t, b.db.Get(&expires, `SELECT expires_us FROM nines_lease_beats`))
+		require.NoError(t, b.db.Get(&expires, `SELECT max(expires_us) FROM nines_lease_beats`))
 		ahead := time.UnixMicro(expires).Sub(time.Now()).Round(time.Second)
 		require.InDelta(t, seconds+6, ahead.Seconds(), 20, "the clock was not set: nothing is tested")
 	}
-	require.NoError(t, a.Resign(within(t)))
+	if a.Resign(within(t)) != nil {
+		return false
+	}
 	eventually(t, "b leads", b.IsLeader)
 	require.Greater(t, b.State().Term, term)
+	return true
 }
 
 // Golden scenario 12: behind a transaction pooler a session lock belongs to whoever comes next. It is found out, no lock is taken, and the
@@ -218,15 +232,16 @@ func TestForgedDeath(t *testing.T) {
 				a := start(t, c, "a", openPostgres(t, e.driver, p.dsn(t, server.DSN(0))), edit)
 				eventually(t, "a leads", a.IsLeader)
 				b, d := start(t, c, "b", e.pool(t, server, 0), edit), start(t, c, "d", e.pool(t, server, 0), edit)
-				eventually(t, "its term is older than a TTL, or on a busy machine lost", func() bool { return a.Stats().Renewals >= 5 })
-				eventually(t, "the others wait for its lock, or on a busy machine for another's", func() bool { return e.waiters(t, b.db) == 2 })
+				lost := func() bool { s := a.Stats(); return s.TermsLost+s.LockLosses > 0 } // on a busy machine
+				eventually(t, "its term is older than a TTL", func() bool { return a.Stats().Renewals >= 5 || lost() })
+				eventually(t, "the others wait for its lock", func() bool { return e.waiters(t, b.db) == 2 || lost() })
 				stop := func() {
 					for _, n := range []*node{a, b, d} {
 						n.stop()
 						<-n.done
 					}
 				}
-				if a.Stats().TermsLost+a.Stats().LockLosses > 0 {
+				if lost() {
 					stop()
 					require.Less(t, round, 12, "no round without an accident")
 					continue

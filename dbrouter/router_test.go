@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/nines-go/nines/dbrouter"
+	"github.com/nines-go/nines/internal/lab"
 )
 
 func TestMasterAndReaders(t *testing.T) {
@@ -182,16 +183,45 @@ func (conflict) Error() string    { return "conflict" }
 func (conflict) SQLState() string { return "40001" }
 
 func TestConfigFaults(t *testing.T) {
-	_, err := dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "pqx", DataSourceReplicas: []string{""}, MaxOpenConns: -1})
-	require.ErrorContains(t, err, `DriverName: driver name "pqx" is not known`)
-	require.ErrorContains(t, err, "registered here: mysql, pgx, pgx/v5, postgres, sqlite")
-	require.ErrorContains(t, err, "DataSource is empty: set it")
-	require.ErrorContains(t, err, "DataSourceReplicas[0] is empty")
-	require.ErrorContains(t, err, "MaxOpenConns is -1")
-	_, err = dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "sqlite3", DataSource: "x"})
-	require.ErrorContains(t, err, `"sqlite3" is not registered: import its driver, _ "github.com/mattn/go-sqlite3"`)
-	_, err = dbrouter.Open(t.Context(), dbrouter.Config{DriverName: "sqlite", DataSource: "x", DataSourceReplicas: []string{"y"}})
-	require.ErrorContains(t, err, "SQLite has no replicas")
+	pg, my := "host=h user=u password=hunter2 dbname=d", "u:hunter2@tcp(h:3306)/d"
+	for name, x := range map[string]struct {
+		cfg  dbrouter.Config
+		want []string
+	}{
+		"everything": {dbrouter.Config{DriverName: "pqx", DataSourceReplicas: []string{""}, MaxOpenConns: -1, MonitorInterval: -1, DrainTimeout: -2, TokenTTL: -3,
+			FenceOldMaster: -4, SlowQuery: -5, WhenLagging: 9, TokenKey: []byte("short")},
+			[]string{`DriverName: driver name "pqx" is not known`, "registered here: mysql, pgx, pgx/v5, postgres, sqlite", "DataSource is empty: set it", "DataSourceReplicas[0] is empty",
+				"MaxOpenConns is -1", "MonitorInterval is -1ns", "DrainTimeout is -2ns", "TokenTTL is -3ns", "FenceOldMaster is -4ns", "SlowQuery is -5ns", "WhenLagging is 9", "TokenKey has 5 bytes"}},
+		"no driver":             {dbrouter.Config{DriverName: "sqlite3", DataSource: "x"}, []string{`"sqlite3" is not registered: import its driver, _ "github.com/mattn/go-sqlite3"`}},
+		"replicas of a file":    {dbrouter.Config{DriverName: "sqlite", DataSource: "x", DataSourceReplicas: []string{"y"}}, []string{"SQLite has no replicas"}},
+		"the master's server":   {dbrouter.Config{DriverName: "postgres", DataSource: pg, DataSourceReplicas: []string{"postgres://other@h:5432/d"}}, []string{`DataSourceReplicas[0] "postgres://other@h:5432/d" is the server of DataSource`}},
+		"the same twice":        {dbrouter.Config{DriverName: "mysql", DataSource: my, DataSourceSearchReplicas: []string{"u@tcp(a)/d", "v@tcp(a:3306)/d?x=1"}}, []string{"DataSourceSearchReplicas[1]", "is the server of DataSourceSearchReplicas[0], too"}},
+		"MySQL's for lib/pq":    {dbrouter.Config{DriverName: "postgres", DataSource: my}, []string{`DataSource "u:***@tcp(h:3306)/d" is one for MySQL`}},
+		"PostgreSQL's":          {dbrouter.Config{DriverName: "mysql", DataSource: pg}, []string{"is one for PostgreSQL"}},
+		"a URL for MySQL":       {dbrouter.Config{DriverName: "mysql", DataSource: "mysql://u:hunter2@h/d"}, []string{"is a URL: the MySQL driver wants"}},
+		"a server's for a file": {dbrouter.Config{DriverName: "sqlite", DataSource: "postgres://u:hunter2@h/d"}, []string{"is a URL of a server"}},
+		"a file's for a server": {dbrouter.Config{DriverName: "pgx", DataSource: "file:x.db"}, []string{"is one for SQLite"}},
+		"not a URL":             {dbrouter.Config{DriverName: "postgres", DataSource: "postgres://u:hunter2%zz@h/d"}, []string{"is not a URL", "write % as %25"}},
+		"neither":               {dbrouter.Config{DriverName: "postgres", DataSource: "localhost"}, []string{"neither key=value pairs nor a URL"}},
+		"a port of words":       {dbrouter.Config{DriverName: "postgres", DataSource: "postgres://u:hunter2@h:port/d"}, []string{"is not a URL"}},
+		"MySQL's own complaint": {dbrouter.Config{DriverName: "mysql", DataSource: "u:hunter2@nowhere(h)/d", DataSourceReplicas: []string{"u:hunter2@tcp(h"}}, []string{`DataSourceReplicas[0] "u:***@tcp(h"`}},
+		"SQLite's own":          {dbrouter.Config{DriverName: "sqlite", DataSource: "/nowhere/at/all/x.db"}, []string{`DataSource "/nowhere/at/all/x.db" cannot be used`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			_, err := dbrouter.Open(t.Context(), x.cfg)
+			require.Error(t, err)
+			for _, w := range x.want {
+				require.ErrorContains(t, err, w)
+			}
+			require.NotContains(t, err.Error(), "hunter2")
+			require.NotContains(t, err.Error(), "_pragma")
+			require.Less(t, time.Since(began), 6*time.Second, "it is told at once")
+		})
+	}
+	_, dsn := lab.SQLite(t)
+	r := open(t, dbrouter.Config{DriverName: "sqlite", DataSource: dsn})
+	require.PanicsWithValue(t, "dbrouter: Middleware needs Config.TokenKey: set it to 32 random bytes, the same on all servers", func() { r.Middleware(nil) })
 }
 
 func TestMasterAway(t *testing.T) {

@@ -70,6 +70,7 @@ type Config struct {
 	MinCopies  int // 1, or 2: a publish fails with ErrNoReplica rather than be on one node only. 1 goes on and says so in Position.Copies
 	MinMembers int // nodes without which no node takes topics over; default 1: the last one goes on
 
+	MaxPresence   int // users of a topic whose names are told; default 200. Above it only their number is, once a second
 	MaxConns      int // sockets of this node; default 50,000. Above it 503 with Retry-After
 	MaxPerUser    int // sockets of one user on this node; default 100. Above it 503 with Retry-After
 	MaxPerAddress int // sockets from one address on this node; default no limit: an office or a proxy is one address. Above it 503 with Retry-After
@@ -129,7 +130,7 @@ func (c Config) validate() error {
 		errs = append(errs, fmt.Errorf("MaxMessage is %d: give at most 1048576 and send a reference to what is larger", c.MaxMessage))
 	}
 	for name, n := range map[string]int64{
-		"MinMembers": int64(c.MinMembers), "MaxConns": int64(c.MaxConns), "MaxPerUser": int64(c.MaxPerUser), "MaxPerAddress": int64(c.MaxPerAddress), "MaxBytesPerSecond": int64(c.MaxBytesPerSecond), "MaxTopics": int64(c.MaxTopics),
+		"MinMembers": int64(c.MinMembers), "MaxConns": int64(c.MaxConns), "MaxPerUser": int64(c.MaxPerUser), "MaxPerAddress": int64(c.MaxPerAddress), "MaxPresence": int64(c.MaxPresence), "MaxBytesPerSecond": int64(c.MaxBytesPerSecond), "MaxTopics": int64(c.MaxTopics),
 		"MaxMessage": int64(c.MaxMessage), "MaxFrame": c.MaxFrame, "MaxPerSecond": int64(c.MaxPerSecond),
 		"PingInterval": int64(c.PingInterval), "DrainSpread": int64(c.DrainSpread),
 	} {
@@ -152,6 +153,7 @@ func (c *Config) fill() {
 	def(&c.MinCopies, 1)
 	def(&c.MinMembers, 1)
 	def(&c.MaxConns, 50_000)
+	def(&c.MaxPresence, 200)
 	def(&c.MaxPerUser, 100)
 	def(&c.MaxTopics, 1000)
 	def(&c.MaxMessage, 1<<20)

@@ -31,6 +31,7 @@ type sub struct {
 	id     home.ClientID   // of the last attachment: what comes late for an earlier one finds nobody
 	wakeup bool            // the socket tells when it has room
 	again  bool            // attached again in the middle: the client has its answer
+	told   bool            // who is there
 	index  int             // in room.subs
 	missed uint64          // number of the first ephemeral message that it has to get yet; 0: none
 }
@@ -61,6 +62,9 @@ func (h *Hub) attachLocked(c *Conn, topic string, opts TopicOptions, at cursor.C
 	s.id = h.nextID
 	h.attached[s.id] = s
 	s.mode, s.ref, s.last, s.skip, s.fills, s.again = waiting, ref, at.Last, nil, nil, false
+	if ref != 0 {
+		s.told = false // the client begins anew
+	}
 	h.mu.Lock()
 	h.lockedInput(func() {
 		h.node.Attach(h.now(), s.id, topic, at)
@@ -119,6 +123,7 @@ func (h *Hub) answerLocked(a *home.Answer) {
 		c.sock.Send(sock.Text(frame.Marshal(f)))
 	}
 	s.mode = live
+	h.rollLocked(s)
 	if c.held {
 		s.mode = behind // what there is comes when the socket is let go
 		h.wakeLocked(s)
@@ -251,6 +256,7 @@ func (h *Hub) roomLocked(c *Conn) {
 		if s.missed != 0 {
 			h.missedLocked(s)
 		}
+		h.rollLocked(s)
 	}
 }
 

@@ -164,6 +164,13 @@ func (l *listener) hello() client.Hello {
 	return l.last
 }
 
+func listenOn(t testing.TB, cfg client.Config) *listener {
+	t.Helper()
+	l := listen(t, cfg)
+	l.subscribed(t, 1)
+	return l
+}
+
 func listen(t testing.TB, cfg client.Config) *listener {
 	t.Helper()
 	l := &listener{}

@@ -21,15 +21,17 @@ const (
 
 // control is what hubs tell each other beside the topic protocol, on the same ordered link.
 type control struct {
-	Hello    bool                `json:"hello,omitempty"`    // I run a hub; answer
-	Ack      bool                `json:"ack,omitempty"`      // so do I
-	Drain    bool                `json:"drain,omitempty"`    // I take no new homes
-	Left     bool                `json:"left,omitempty"`     // I have handed everything over
-	Stopped  bool                `json:"stopped,omitempty"`  // I have not
-	Revoked  []revocation        `json:"revoked,omitempty"`  // close these sockets
-	Takeover *takeover           `json:"takeover,omitempty"` // this client has a newer socket here
-	Present  map[string][]string `json:"present,omitempty"`  // topic → users that are here now
-	Absent   map[string][]string `json:"absent,omitempty"`   // topic → users that are not any more
+	Hello    bool         `json:"hello,omitempty"`    // I run a hub; answer
+	Ack      bool         `json:"ack,omitempty"`      // so do I
+	Drain    bool         `json:"drain,omitempty"`    // I take no new homes
+	Left     bool         `json:"left,omitempty"`     // I have handed everything over
+	Stopped  bool         `json:"stopped,omitempty"`  // I have not
+	Revoked  []revocation `json:"revoked,omitempty"`  // close these sockets
+	Takeover *takeover    `json:"takeover,omitempty"` // this client has a newer socket here
+	Present  []present    `json:"present,omitempty"`  // who is here, to the home
+	Roster   []present    `json:"roster,omitempty"`   // who is anywhere, from the home
+	Who      *present     `json:"who,omitempty"`      // a question to the home
+	Here     *present     `json:"here,omitempty"`     // its answer
 }
 
 // peer is another process. Its queue is carried by one goroutine, so that what is posted to it keeps its order.
@@ -275,14 +277,11 @@ func (h *Hub) control(from string, c *control) {
 	if news {
 		h.look()
 	}
-	if c.Hello || c.Ack {
-		h.presenceTell(from)
-	}
 	if c.Takeover != nil {
 		h.closeOlder(*c.Takeover)
 	}
-	if len(c.Present)+len(c.Absent) > 0 {
-		h.presenceHear(from, c.Present, c.Absent)
+	if len(c.Present)+len(c.Roster) > 0 || c.Who != nil || c.Here != nil {
+		h.presenceHear(from, c)
 	}
 }
 

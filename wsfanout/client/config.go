@@ -24,7 +24,9 @@ type Config struct {
 	OnState   func(State)
 	OnHello   func(Hello)
 	OnDenied  func(topic, reason string)
-	OnFrame   func(frame []byte) // every frame as it came, before anything is dropped; for tools that count for themselves
+	// OnPresence is told who is subscribed to topics for which the hub tells it.
+	OnPresence func(Presence)
+	OnFrame    func(frame []byte) // every frame as it came, before anything is dropped; for tools that count for themselves
 
 	Compress bool // offer permessage-deflate
 
@@ -56,6 +58,16 @@ type Gap struct {
 	Epoch  string // with Offset where the topic goes on
 	Offset uint64
 	Filled bool
+}
+
+// Presence is who is subscribed to a topic, or how that has changed. With Full, Users are all there are, or none are named because they are too many;
+// Count is always right.
+type Presence struct {
+	Topic       string
+	Full        bool
+	Users       []string
+	Join, Leave []string
+	Count       int
 }
 
 // Hello is how a hub greets.

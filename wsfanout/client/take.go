@@ -45,6 +45,10 @@ func (c *Client) take(ctx context.Context, ws *websocket.Conn, b []byte, greeted
 		if mine && c.cfg.OnDenied != nil {
 			c.cfg.OnDenied(f.Topic, f.Error)
 		}
+	case frame.Presence:
+		if c.cfg.OnPresence != nil {
+			c.cfg.OnPresence(Presence{Topic: f.Topic, Full: f.Full, Users: f.Users, Join: f.Join, Leave: f.Leave, Count: f.Count})
+		}
 	case frame.Subscribed:
 		return 0, c.subscribed(&f)
 	case frame.Message, frame.Skip, frame.Gap, frame.Fill, frame.Ephemeral:

@@ -31,6 +31,17 @@ export interface Hello {
   count: number;
 }
 
+/** Who is subscribed to a topic, or how that has changed. With full, users are all there are, or none are named because they are too many. */
+export interface Presence {
+  topic: string;
+  full: boolean;
+  users: string[];
+  join: string[];
+  leave: string[];
+  /** Always right. */
+  count: number;
+}
+
 export type State = "connecting" | "connected" | "waiting" | "closed";
 
 export interface Stats {
@@ -61,6 +72,8 @@ export interface Options {
   ondenied?(topic: string, error: string): void;
   /** The version of the application's configuration has changed: the time to reload the page. */
   onconfig?(now: string, before: string): void;
+  /** For topics of which the hub tells who is there. */
+  onpresence?(p: Presence): void;
   /** Every frame as it came, before anything is dropped. */
   onframe?(raw: string): void;
   /** The first frame of every connection, for hubs with AuthenticateFrame. */

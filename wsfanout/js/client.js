@@ -133,7 +133,7 @@ class Client {
     if (this.#urls.length === 0) throw new TypeError("connect: no URL");
     this.#o = {
       minRetry: 3000, maxRetry: 300000, silence: 80000,
-      onmessage() {}, ongap() {}, onstate() {}, onhello() {}, ondenied() {}, onconfig() {}, onframe() {},
+      onmessage() {}, ongap() {}, onstate() {}, onhello() {}, ondenied() {}, onconfig() {}, onpresence() {}, onframe() {},
       ...options,
     };
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
@@ -306,6 +306,8 @@ class Client {
           this.#o.ondenied(f.topic, f.error);
         }
         return;
+      case "presence":
+        return this.#o.onpresence({ topic: f.topic, full: !!f.full, users: f.users ?? [], join: f.join ?? [], leave: f.leave ?? [], count: f.count ?? 0 });
       case "subscribed":
         return this.#subscribed(f);
       case "message":

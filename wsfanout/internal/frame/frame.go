@@ -10,6 +10,7 @@
 //	gap         topic, epoch, offset, reason, after, filled: the client now stands there; with n 1 it is a record of the log, which stands for
 //	            what is lost before it
 //	ephemeral   topic, data: no position, may be dropped
+//	presence    topic, count, and users with full, or join and leave: who is subscribed, where the server tells; of large topics only the count
 //	denied      topic, ref, code, error: the subscription was refused, or ended
 //	done        ref, code, error: the answer to publish
 //	error       ref, code, error: the frame was understood as JSON, but not what it wants
@@ -51,6 +52,7 @@ const (
 	Bye         = "bye"
 	Ping        = "ping"
 	Error       = "error"
+	Presence    = "presence"
 	Subscribe   = "subscribe"
 	Unsubscribe = "unsubscribe"
 	Publish     = "publish"
@@ -97,6 +99,11 @@ type Server struct {
 	Code    string          `json:"code,omitempty"`
 	Error   string          `json:"error,omitempty"`
 	Retry   int64           `json:"retry,omitempty"`
+	Users   []string        `json:"users,omitempty"`
+	Join    []string        `json:"join,omitempty"`
+	Leave   []string        `json:"leave,omitempty"`
+	Count   int             `json:"count,omitempty"`
+	Full    bool            `json:"full,omitempty"`
 }
 
 // Client is any frame of a client.

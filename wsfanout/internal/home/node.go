@@ -291,6 +291,15 @@ func (n *Node) Take() Output {
 	return o
 }
 
+// HomeTerm returns the term of a topic's home, as far as this node knows; zero while it knows none that is a member.
+func (n *Node) HomeTerm(topic string) Term {
+	a := n.partOf(topic).active
+	if a.Term.IsZero() || !n.isMember(a.Term.Node) {
+		return Term{}
+	}
+	return a.Term
+}
+
 // HomeOf returns the process that this node takes for the home of a topic; false when it knows none.
 func (n *Node) HomeOf(topic string) (string, bool) {
 	p := n.partOf(topic)

@@ -32,8 +32,8 @@ type PublishOptions struct {
 	// ID makes retries safe: within 5 minutes the same ID appears once in its topic. It reaches clients, and OnGap as after: take the key of
 	// the row in the database. Default: a random one.
 	ID string
-	// ConflateKey says that of several messages with the same key only the newest matters. It travels with the message; so far nothing is
-	// left out because of it.
+	// ConflateKey says that of several messages with the same key only the newest matters: subscribers that are behind in a topic with Conflate get
+	// only that. Default: every one matters.
 	ConflateKey string
 	// ExceptUsers and ExceptConns (Conn.ID) are not shown the message.
 	ExceptUsers, ExceptConns []string

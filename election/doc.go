@@ -25,8 +25,8 @@
 //   - Commits that are fenced by one term all come before the commits that are fenced by a later one, in the history of the database that
 //     survives. This depends on no clock, no network and no opinion about the cluster.
 //   - At most one node acts unfenced, that is inside Lead, between IsLeader and its next check, or in a handler of HandleLeader,
-//     provided that the rates of the nodes' clocks agree within 16 % and that one master takes writes. A node that stops acting only
-//     when its context tells it has half a second (a sixth of the TTL) before another can begin.
+//     provided that the rates of the nodes' clocks agree within 16 %, that one master takes writes, and that Config.EarlyLead is not
+//     Proven. A node that stops acting only when its context tells it has half a second (a sixth of the TTL) before another can begin.
 //   - Terms rise with each leadership. Across a fail-over of the database that lost the newest one too, when the clocks of the two
 //     masters agree within the TTL.
 //   - Before the cluster's view is settled nobody is said to lead, least of all this node.
@@ -42,7 +42,9 @@
 //	       fence at once; unfenced work starts when the term is quiet: the trust of whoever was before must have ended, and a write of
 //	       the new holder was accepted after that. Without the latter, a database that fails over to a copy without the revoke would let
 //	       the former holder renew there, beside a new one that does not know yet that its term is lost. A proof that a process is dead
-//	       holds for the term that it held then: who acquires later was not dead.
+//	       holds for the term that it held then: who acquires later was not dead. With EarlyLead Proven a term is quiet at once when all
+//	       of it is there: the session has ended, this member and another one have proof of the death, and the dead one's own term had
+//	       been seen for a TTL, so that nobody before it can still act either.
 //	Lapsed A holder whose trust ended is not renewed: it needs a new term. Otherwise one that was paused, followed by another and then
 //	       saw the database fail over to a copy with its old row would lead beside the other.
 //	Number A new term is at least the last plus one, and at least the database's clock in milliseconds.

@@ -148,7 +148,7 @@ func clockIsSetOnce(t *testing.T, name string, open func() *sqlx.DB, set func(se
 		}
 		var expires int64
 		require.NoError(t, b.db.Get(&expires, `SELECT max(expires_us) FROM nines_lease_beats`))
-		ahead := time.UnixMicro(expires).Sub(time.Now()).Round(time.Second)
+		ahead := time.Until(time.UnixMicro(expires)).Round(time.Second)
 		require.InDelta(t, seconds+6, ahead.Seconds(), 20, "the clock was not set: nothing is tested")
 	}
 	if a.Resign(within(t)) != nil {

@@ -141,7 +141,7 @@ func TestContextsEndWithoutTheLoop(t *testing.T) {
 	require.NoError(t, err)
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
 	wg.Go(func() { _ = e.Run(ctx) })
 	eventually(t, "it leads", e.IsLeader)
@@ -186,7 +186,7 @@ func TestUserCodeIsNotOnTheLoop(t *testing.T) {
 	var inside sync.WaitGroup
 	inside.Add(4)
 	hang := func() { inside.Done(); <-gate }
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
 	wg.Go(func() {
 		for range a.Watch(ctx) {

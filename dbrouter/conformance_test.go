@@ -12,6 +12,7 @@ func TestConformance(t *testing.T) {
 		t.Run("tokens", func(t *testing.T) { testStrangeTokens(t, s) })
 		t.Run("monotonic", func(t *testing.T) { testMonotonic(t, s) })
 		t.Run("lag", func(t *testing.T) { testLag(t, s) })
+		t.Run("replace", func(t *testing.T) { testReplace(t, s) })
 		t.Run("outages", func(t *testing.T) { testOutages(t, s) })
 	})
 }

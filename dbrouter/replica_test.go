@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,106 +16,6 @@ import (
 	"github.com/nines-go/nines/dbrouter"
 	"github.com/nines-go/nines/internal/lab"
 )
-
-// load is a number of readers that read without a pause.
-type load struct {
-	counts  []atomic.Int64 // answered, by reader
-	failure atomic.Pointer[error]
-	done    chan struct{}
-	wg      sync.WaitGroup
-}
-
-func readers(ctx context.Context, n int, rd *dbrouter.Reader) *load {
-	l := &load{counts: make([]atomic.Int64, n), done: make(chan struct{})}
-	for i := range n {
-		l.wg.Go(func() {
-			for {
-				select {
-				case <-l.done:
-					return
-				default:
-				}
-				var err error
-				if i%2 == 0 {
-					err = rd.GetContext(ctx, new(int), "SELECT v FROM a LIMIT $1", 1)
-				} else {
-					var vs []int
-					err = rd.SelectContext(ctx, &vs, "SELECT v FROM a LIMIT 1")
-					if err == nil && len(vs) != 1 {
-						err = fmt.Errorf("%d rows", len(vs))
-					}
-				}
-				if err != nil {
-					l.failure.CompareAndSwap(nil, &err)
-				} else {
-					l.counts[i].Add(1)
-				}
-			}
-		})
-	}
-	return l
-}
-
-// more waits until every reader has had more answers: none of them hangs.
-func (l *load) more(t *testing.T) {
-	t.Helper()
-	for i := range l.counts {
-		was := l.counts[i].Load()
-		require.Eventually(t, func() bool { return l.counts[i].Load() > was+10 }, patience/4, 5*time.Millisecond, "a reader hangs")
-	}
-}
-
-// stop ends the load and returns how many reads were answered, and the first failure.
-func (l *load) stop() (answered int64, err error) {
-	close(l.done)
-	l.wg.Wait()
-	for i := range l.counts {
-		answered += l.counts[i].Load()
-	}
-	if e := l.failure.Load(); e != nil {
-		err = *e
-	}
-	return answered, err
-}
-
-// No read fails while a replica freezes, dies, comes back, and while all of them are gone.
-func TestNoReadFails(t *testing.T) {
-	t.Parallel()
-	for _, driver := range []string{"postgres", "pgx"} {
-		t.Run(driver, func(t *testing.T) {
-			c, r := cluster(t, driver, nil)
-			reads := readers(t.Context(), 6, r.Replica())
-			reads.more(t)
-
-			began := time.Now()
-			c.Pause(1)
-			eventually(t, "the frozen replica is out", func() bool { return !source(r, 1).Healthy })
-			t.Logf("a frozen replica was out of use after %v", time.Since(began).Round(time.Millisecond))
-			reads.more(t)
-			c.Resume(1)
-			eventually(t, "the replica is back", func() bool { return source(r, 1).Healthy })
-
-			began = time.Now()
-			c.Kill(2)
-			eventually(t, "the dead replica is out", func() bool { return !source(r, 2).Healthy })
-			t.Logf("a dead replica was out of use after %v", time.Since(began).Round(time.Millisecond))
-			reads.more(t)
-			c.Kill(1)
-			eventually(t, "no replica is left", func() bool { return !source(r, 1).Healthy })
-			require.Equal(t, c.Addr(0), "127.0.0.1:"+must(port(t.Context(), r.Replica())), "the master serves")
-			reads.more(t)
-			c.Start(1)
-			c.Start(2)
-			eventually(t, "replicas are back", func() bool { return source(r, 1).Healthy && source(r, 2).Healthy })
-			eventually(t, "replicas serve", func() bool { return c.Addr(0) != "127.0.0.1:"+must(port(t.Context(), r.Replica())) })
-			reads.more(t)
-
-			n, err := reads.stop()
-			require.NoError(t, err)
-			t.Logf("%d reads, 0 failed, %d attempts moved", n, r.Stats().ReadsMoved)
-		})
-	}
-}
 
 func must[T any](v T, err error) T {
 	if err != nil {
@@ -262,26 +161,6 @@ func TestNoWriteOnReplica(t *testing.T) {
 	}
 }
 
-func TestLaggingReplicaServesNoReads(t *testing.T) {
-	t.Parallel()
-	c, r := cluster(t, "postgres", func(cfg *dbrouter.Config) {
-		cfg.MaxLag = dbrouter.Lag{Bytes: 1 << 20}
-		cfg.MonitorInterval = 50 * time.Millisecond
-	})
-	c.PauseReplay(1)
-	_, err := r.Master().ExecContext(t.Context(), "INSERT INTO a SELECT i FROM generate_series(1, 30000) AS i")
-	require.NoError(t, err)
-	eventually(t, "the lagging replica is out", func() bool { return !source(r, 1).Healthy })
-	require.Greater(t, source(r, 1).Lag, int64(1<<20))
-	require.Contains(t, source(r, 1).LastError, "MaxLag")
-	eventually(t, "the other one serves", func() bool { return source(r, 2).Healthy })
-	for range 10 {
-		require.NotEqual(t, c.Addr(1), "127.0.0.1:"+must(port(t.Context(), r.Replica())))
-	}
-	c.ResumeReplay(1)
-	eventually(t, "it is back", func() bool { return source(r, 1).Healthy })
-}
-
 func TestPromotedReplicaServesNoReads(t *testing.T) {
 	t.Parallel()
 	c, r := cluster(t, "postgres", nil)
@@ -290,93 +169,6 @@ func TestPromotedReplicaServesNoReads(t *testing.T) {
 	eventually(t, "it is out", func() bool { return !source(r, 1).Healthy })
 	require.Contains(t, source(r, 1).LastError, "accepts writes")
 	eventually(t, "the other one serves", func() bool { return source(r, 2).Healthy })
-}
-
-// Reconfigure and Recycle under load: no call fails. At the end the old primary is read only and a standby has taken over.
-func TestReplaceUnderLoad(t *testing.T) {
-	t.Parallel()
-	for _, driver := range []string{"postgres", "pgx"} {
-		t.Run(driver, func(t *testing.T) {
-			c, r := cluster(t, driver, nil)
-			ctx := t.Context()
-			reads := readers(ctx, 3, r.Replica())
-			done := make(chan struct{})
-			var wg sync.WaitGroup
-			var failure atomic.Pointer[error]
-			var written atomic.Int64
-			for i := range 3 {
-				wg.Go(func() {
-					for {
-						select {
-						case <-done:
-							return
-						default:
-						}
-						var err error
-						switch i {
-						case 0:
-							_, err = r.Master().ExecContext(ctx, "INSERT INTO a VALUES (1)")
-						case 1:
-							err = r.RunTx(ctx, nil, func(tx *sqlx.Tx) error {
-								_, err := tx.ExecContext(ctx, "INSERT INTO a VALUES (1)")
-								return err
-							})
-						case 2:
-							var conn *sql.Conn
-							if conn, err = r.Master().Conn(ctx); err == nil {
-								_, err = conn.ExecContext(ctx, "INSERT INTO a VALUES (1)")
-								conn.Close()
-							}
-						}
-						if err != nil {
-							failure.CompareAndSwap(nil, &err)
-							return
-						}
-						written.Add(1)
-					}
-				})
-			}
-			cfg := dbrouter.Config{DriverName: driver, DataSource: c.DSN(0), MonitorInterval: 200 * time.Millisecond, Logger: quiet()}
-			for i := range 20 {
-				if i%2 == 0 {
-					require.NoError(t, r.Recycle(ctx))
-				} else {
-					cfg.DataSourceReplicas = []string{c.DSN(1 + i/2%2)}
-					require.NoError(t, r.Reconfigure(ctx, cfg))
-				}
-				was := written.Load()
-				eventually(t, "writes go on", func() bool { return written.Load() > was+5 || failure.Load() != nil })
-			}
-			faulty := cfg
-			faulty.DataSource = "host=127.0.0.1 port=1 user=app password=hunter2 dbname=app sslmode=disable"
-			short, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-			err := r.Reconfigure(short, faulty)
-			cancel()
-			require.ErrorContains(t, err, "cannot be used")
-			require.NotContains(t, err.Error(), "hunter2")
-			faulty.DataSource = ""
-			require.ErrorContains(t, r.Reconfigure(ctx, faulty), "DataSource is empty")
-			reads.more(t)
-			close(done)
-			wg.Wait()
-			n, err := reads.stop()
-			require.NoError(t, err)
-			require.Nil(t, failure.Load(), "%v", failure.Load())
-			var rows int64
-			require.NoError(t, r.Master().GetContext(ctx, &rows, "SELECT count(*) FROM a"))
-			require.Equal(t, written.Load()+1, rows, "each write ran once")
-			t.Logf("20 replacements: %d reads and %d writes, 0 failed", n, written.Load())
-			eventually(t, "old pools are closed", func() bool { return r.Stats().DrainingPools == 0 })
-
-			c.Replayed()
-			c.SetReadOnly(0, true)
-			c.Promote(1)
-			cfg.DataSource, cfg.DataSourceReplicas = c.DSN(1), nil
-			require.NoError(t, r.Reconfigure(ctx, cfg))
-			_, err = r.Master().ExecContext(ctx, "INSERT INTO a VALUES (1)")
-			require.NoError(t, err, "manual fail-over")
-		})
-	}
 }
 
 // The master moves behind a list of hosts (as behind a name): writes find it without anybody's help.

@@ -76,12 +76,18 @@ func TestWrongKeyAndWrongCluster(t *testing.T) {
 		return r != nil && r.NotReady
 	}, nil)
 	require.Contains(t, reason(other, cluster.CodeUnreachable).Remedy, "same Keys")
+	keyless := start(t, b, func(c *cluster.Config) { c.Keys, c.InsecureNoKeys = nil, true })
+	eventually(t, func() bool {
+		r := reason(keyless, cluster.CodeUnreachable)
+		return r != nil && r.NotReady && r.Level == cluster.Red
+	}, nil)
+	require.Contains(t, reason(keyless, cluster.CodeUnreachable).Remedy, "this node has no key")
 	plain := start(t, cluster.StaticDiscovery(a.Addr()), func(c *cluster.Config) { c.Keys, c.InsecureNoKeys = nil, true })
 	require.NoError(t, plain.WaitReady(within(t)))
 	require.NotNil(t, reason(plain, cluster.CodeKeyless))
 	foreign := start(t, cluster.StaticDiscovery(a.Addr()), func(c *cluster.Config) { c.ClusterName = "other" })
 	require.NoError(t, foreign.WaitReady(within(t)))
-	for _, n := range []*running{a, other, plain, foreign} {
+	for _, n := range []*running{a, other, keyless, plain, foreign} {
 		require.Equal(t, []string{n.ID()}, n.Alive())
 	}
 }

@@ -181,7 +181,7 @@ func (n *Node) Send(ctx context.Context, to, topic string, payload []byte) error
 // them in that order, each once, also over reconnections. It is lost only with that process (Fate dead, left, or given up for good). Post
 // blocks within ctx while the peer has no credit left. To this node itself: the same, without a link.
 func (n *Node) Post(ctx context.Context, to, topic string, payload []byte) error {
-	if n.postQuick(to, topic, payload) {
+	if n.postQuick(to, topic, payload, true) {
 		return nil
 	}
 	if err := n.ready(ctx, to, topic, payload); err != nil {
@@ -194,17 +194,17 @@ func (n *Node) Post(ctx context.Context, to, topic string, payload []byte) error
 }
 
 // postQuick is Post where nothing stands in the way.
-func (n *Node) postQuick(to, topic string, payload []byte) bool {
+func (n *Node) postQuick(to, topic string, payload []byte, wait bool) bool {
 	m := n.quick.Load()
 	if m == nil || topic == "" || len(topic) > MaxTopic || len(payload) > n.cfg.MaxMessage {
 		return false
 	}
-	return m.PostTopic(to, laneLive, kindPost, topic, payload)
+	return m.PostTopic(to, wait, laneLive, kindPost, topic, payload)
 }
 
 // TryPost is Post that never blocks: ErrBackpressure.
 func (n *Node) TryPost(to, topic string, payload []byte) error {
-	if n.postQuick(to, topic, payload) {
+	if n.postQuick(to, topic, payload, false) {
 		return nil
 	}
 	if err := n.check(to, topic, payload); err != nil {

@@ -446,6 +446,9 @@ func (c *conn) control(typ frameType, payload []byte) error {
 		p.mu.Lock()
 		p.clock.add(in, mono, wall)
 		if best, _ := p.clock.best(); best.rtt > 0 {
+			for l := range p.out {
+				p.out[l].pace.above = max(paceAbove, int(best.rtt.Seconds()*paceRate))
+			}
 			p.out[Bulk].ahead = max(bulkAhead, uint64(best.rtt.Seconds()*bulkRate))
 		}
 		p.mu.Unlock()

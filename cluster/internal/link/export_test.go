@@ -248,3 +248,15 @@ func Receive(b []byte, step int) (payloads []string, failed bool) {
 	}
 	return payloads, failed
 }
+
+// Ahead is how many bytes of a lane are written and not acknowledged.
+func (m *Mesh) Ahead(id string, l Lane) uint64 {
+	p := m.peer(id)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := &p.out[l]
+	if o.sendChunk >= len(o.chunks) {
+		return 0
+	}
+	return o.chunks[o.sendChunk].start + uint64(o.sendAt) - o.chunks[0].start
+}

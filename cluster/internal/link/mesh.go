@@ -282,10 +282,10 @@ func (m *Mesh) TryPost(to string, lane Lane, parts ...[]byte) error {
 }
 
 // PostTopic posts kind, the length of topic (at most 255), topic and body as one payload, and allocates nothing. false says that nothing was
-// posted: Post or TryPost does it, or knows why not.
-func (m *Mesh) PostTopic(to string, lane Lane, kind byte, topic string, body []byte) bool {
+// posted: Post, where the caller may wait, or TryPost does it or knows why not.
+func (m *Mesh) PostTopic(to string, wait bool, lane Lane, kind byte, topic string, body []byte) bool {
 	p := m.peer(to)
-	return p != nil && p.tryPostTopic(lane, kind, topic, body)
+	return p != nil && p.tryPostTopic(wait, lane, kind, topic, body)
 }
 
 // Shut lets PostTopic to that process fail from now on, at once and for good.

@@ -49,6 +49,7 @@ type outLane struct {
 	limit             uint64 // the peer's credit, in bytes of the lane
 	ahead             uint64 // how far sending may be ahead of what is acknowledged; 0 is as far as the credit goes
 
+	pace  pacing
 	busy  bool      // a post that was granted appends its frames
 	queue []*waiter // posts that wait for their turn
 }
@@ -62,7 +63,7 @@ type waiter struct {
 }
 
 func newOutLane(l Lane) outLane {
-	o := outLane{lane: l, nextSeq: 1}
+	o := outLane{lane: l, nextSeq: 1, pace: pacing{above: paceAbove}}
 	if l == Bulk {
 		o.ahead = bulkAhead
 	}
@@ -238,6 +239,7 @@ func (o *outLane) ack(seq uint64) int {
 		o.sendChunk -= n
 	}
 	o.retained -= freed
+	o.caughtUp()
 	return freed
 }
 

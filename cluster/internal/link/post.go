@@ -44,6 +44,13 @@ func (p *peer) post(ctx context.Context, wait bool, lane Lane, parts [][]byte) e
 		return p.overErrLocked()
 	}
 	o := &p.out[lane]
+	if wait && p.aheadLocked(o) {
+		p.paceLocked(ctx, o)
+		if p.over.Load() {
+			defer p.mu.Unlock()
+			return p.overErrLocked()
+		}
+	}
 	if n <= maxWhole && !o.busy && len(o.queue) == 0 && p.admitsLocked(o, size) {
 		p.reserveLocked(o, size)
 		o.appendWhole(n, parts)
@@ -57,12 +64,12 @@ func (p *peer) post(ctx context.Context, wait bool, lane Lane, parts [][]byte) e
 }
 
 // tryPostTopic is post without waiting, for what makes the most of the traffic.
-func (p *peer) tryPostTopic(lane Lane, kind byte, topic string, body []byte) bool {
+func (p *peer) tryPostTopic(wait bool, lane Lane, kind byte, topic string, body []byte) bool {
 	n := 2 + len(topic) + len(body)
 	size := headerSize + n
 	o := &p.out[lane]
 	p.mu.Lock()
-	if n > maxWhole || p.shut.Load() || p.over.Load() || o.busy || len(o.queue) > 0 || !p.admitsLocked(o, size) {
+	if wait && p.aheadLocked(o) || n > maxWhole || p.shut.Load() || p.over.Load() || o.busy || len(o.queue) > 0 || !p.admitsLocked(o, size) {
 		p.mu.Unlock()
 		return false
 	}

@@ -152,22 +152,26 @@ func heap() int {
 	return int(m.HeapAlloc)
 }
 
-// TestBulkDelaysNoControlFrame takes the best of three, as the machine has other things to do.
+// TestBulkDelaysNoControlFrame bounds what a control frame cannot overtake, and how long that takes: the best of three, and of each the frame that
+// 9 of 10 were quicker than, as the machine has other things to do.
 func TestBulkDelaysNoControlFrame(t *testing.T) {
-	var worsts []time.Duration
+	var most []time.Duration
 	for range 3 {
-		worsts = append(worsts, bulkBesideControl(t))
+		took, ahead := bulkBesideControl(t)
+		slices.Sort(took)
+		t.Logf("beside 50 MB of bulk: %d control frames, 9 of 10 within %v, the slowest %v; %d KiB ahead", len(took), took[len(took)*9/10], took[len(took)-1], ahead>>10)
+		require.LessOrEqual(t, ahead, uint64(512<<10+link.ChunkSize))
+		most = append(most, took[len(took)*9/10])
 	}
-	t.Logf("slowest control frame beside 50 MB of bulk: %v", worsts)
 	limit := 20 * time.Millisecond
 	if raceDetector {
 		limit *= 10 // it stops the process for some 30 ms while it marks 50 MB
 	}
-	require.Less(t, slices.Min(worsts), limit)
+	require.Less(t, slices.Min(most), limit, most)
 }
 
-// bulkBesideControl sends 50 MB of bulk and control frames beside it, and returns how long the slowest of those took.
-func bulkBesideControl(t *testing.T) (worst time.Duration) {
+// bulkBesideControl sends 50 MB of bulk and control frames beside it, and returns how long those took and how much bulk was in the connection.
+func bulkBesideControl(t *testing.T) (took []time.Duration, ahead uint64) {
 	w := newWire(t)
 	control, bulk := make(chan uint64, 1000), make(chan []byte, 1)
 	a, _ := pair(t, w, link.Config{}, link.Config{OnFrame: func(_ string, lane link.Lane, payload []byte) {
@@ -181,19 +185,16 @@ func bulkBesideControl(t *testing.T) (worst time.Duration) {
 	posted := make(chan error, 1)
 	go func() { posted <- a.Post(t.Context(), "b", link.Bulk, body) }()
 	eventually(t, func() bool { return a.Stats().Peers["b"].SentBytes > 1<<20 }, "bulk is on its way")
-	for n := uint64(0); ; n++ {
+	for n := uint64(0); a.Stats().Peers["b"].SentBytes < 50<<20; n++ {
 		began := time.Now()
 		require.NoError(t, a.TryPost("b", link.Control, numbered(n, 10)))
 		require.Equal(t, n, <-control)
-		select {
-		case got := <-bulk:
-			require.Positive(t, n, "no control frame came before the bulk payload")
-			require.True(t, bytes.Equal(body, got))
-			require.NoError(t, <-posted)
-			a.stop()
-			return worst
-		default:
-			worst = max(worst, time.Since(began))
-		}
+		took = append(took, time.Since(began))
+		ahead = max(ahead, a.Ahead("b", link.Bulk))
 	}
+	require.NotEmpty(t, took)
+	require.True(t, bytes.Equal(body, <-bulk))
+	require.NoError(t, <-posted)
+	a.stop()
+	return took, ahead
 }

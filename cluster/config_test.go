@@ -88,8 +88,8 @@ func TestEveryFaultOfConfigIsNamedWithItsRemedy(t *testing.T) {
 	// Every field that can be wrong is in the table.
 	fine := []string{"Single", "UseHostname", "NetworkInterface", "Compress", "Logger", "Hooks"} // any value will do, or Run finds out
 	elsewhere := []string{"TLS"}
-	for i := range reflect.TypeFor[cluster.Config]().NumField() {
-		name := reflect.TypeFor[cluster.Config]().Field(i).Name
+	for field := range reflect.TypeFor[cluster.Config]().Fields() {
+		name := field.Name
 		if !slices.Contains(fine, name) && !slices.Contains(elsewhere, name) {
 			require.True(t, slices.ContainsFunc(faults, func(f fault) bool { return f.field == name }), "no fault of %s is known", name)
 		}

@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -89,12 +90,7 @@ func TestEvents(t *testing.T) {
 	}
 	contains := func(kind string) func() bool {
 		return func() bool {
-			for _, k := range kinds() {
-				if k == kind {
-					return true
-				}
-			}
-			return false
+			return slices.Contains(kinds(), kind)
 		}
 	}
 	require.Equal(t, cluster.EventJoined, kinds()[0])

@@ -187,7 +187,7 @@ func TestNoNodeShowsAnEventWithTheOldValue(t *testing.T) {
 			}
 		})
 	}
-	var turned atomic.Int64          // faults that are over
+	var turned, done atomic.Int64    // faults that are over, rounds
 	pause := func(d time.Duration) { // bounded, and over with the test
 		select {
 		case <-time.After(d):
@@ -205,6 +205,7 @@ func TestNoNodeShowsAnEventWithTheOldValue(t *testing.T) {
 			stopped.signal(t, syscall.SIGCONT)
 			eventually(t, func() bool { return whole() || ctx.Err() != nil })
 			turned.Add(1)
+			t.Log("fault", turned.Load(), "is over after", done.Load(), "rounds")
 		}
 	})
 
@@ -212,7 +213,6 @@ func TestNoNodeShowsAnEventWithTheOldValue(t *testing.T) {
 		sync.Mutex
 		v int
 	}
-	var done atomic.Int64
 	var writers sync.WaitGroup
 	for _, s := range well {
 		writers.Go(func() {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -207,6 +209,34 @@ func TestASaveThatOneNodeRefusesChangesNothing(t *testing.T) {
 			s.end()
 		}
 		linger()
+	})
+}
+
+func TestAFileThatCannotBeWritten(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, net *clustertest.Network, all []*server) {
+		dir := filepath.Dir(all[1].Stats().Path)
+		require.NoError(t, os.Rename(dir, dir+".gone"))
+		err := all[0].Save(t.Context(), set(func(c *settings) { c.ServiceSettings.MaxSockets = 5 }), nil)
+		require.ErrorIs(t, err, config.ErrRefused)
+		require.ErrorContains(t, err, "b: ")
+		require.Equal(t, 100, same(t, all).ServiceSettings.MaxSockets, "nothing has changed")
+
+		// Who has to catch up and cannot write keeps what it has, says so, and tries again.
+		net.Partition([]string{"b"})
+		time.Sleep(10 * time.Second)
+		require.NoError(t, all[0].Save(t.Context(), set(func(c *settings) { c.ServiceSettings.MaxSockets = 6 }), nil))
+		net.Heal()
+		time.Sleep(20 * time.Second)
+		require.Equal(t, 100, all[1].Get().ServiceSettings.MaxSockets)
+		err = all[1].Check(t.Context())
+		require.ErrorContains(t, err, "could not take version 1 of a")
+		require.ErrorContains(t, err, "cannot be written")
+		require.Equal(t, cluster.Red, all[0].reasons(config.Code)[0].Level)
+		require.NoError(t, os.Rename(dir+".gone", dir))
+		time.Sleep(40 * time.Second)
+		require.Equal(t, 6, same(t, all).ServiceSettings.MaxSockets)
+		require.NotErrorAs(t, all[1].Check(t.Context()), new(*cluster.PeersError))
+		require.ErrorContains(t, all[1].Check(t.Context()), "not in use yet", "only the restart is left to say")
 	})
 }
 

@@ -49,7 +49,9 @@
 // # Failures
 //
 //	the file cannot be read, or is at fault   Open fails; Reload fails, the old values hold, Check warns
-//	the file cannot be written                Save fails here, or names the member (*cluster.PeersError); that one is red and tries again each 30 s
+//	the file cannot be written                Save fails; on another node it is ErrRefused, and nothing has changed. A node that cannot
+//	                                          write what it has to catch up with keeps its old values, warns, is red elsewhere, and tries
+//	                                          again each 30 s
 //	a member dies during Save                 it is not waited for
 //	a member hangs                            waited for until it is declared failed, or ctx ends: *cluster.PeersError; it catches up
 //	this node crashes during Save             before its file is written: nothing happened; after: the others take it from here when it is back,

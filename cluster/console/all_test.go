@@ -339,3 +339,23 @@ func TestLogsAreBoundedAndOfSlog(t *testing.T) {
 		require.Contains(t, out.String(), "yes")
 	})
 }
+
+// What looks like a secret is taken out even if nobody named it, and what does not stays.
+func TestWhatLooksLikeASecret(t *testing.T) {
+	logs := console.NewLogs(nil, nil)
+	log := slog.New(logs)
+	key := cluster.FormatKey(cluster.NewKey())
+	log.Info("x", "password", "p4ss", "session_token", "p4ss", "Cookie", "p4ss", "data_source", "p4ss", "db", "postgres://u:p4ss@h/d?x=1", "my", "u:p4ss@tcp(h:3306)/d",
+		"pq", "host=h password=p4ss dbname=d", "q", "/?access_token=p4ss&page=2", "h", "Authorization: Bearer p4ssp4ss", "j", `{"api_key":"p4ss","n":1}`, "k", "the key is "+key,
+		"err", errors.New("connect to mysql://u:p4ss@h"))
+	log.Info("took 5ms: key users/7 of bucket tokens, at 10.0.0.1:8074", "key", "users/7", "url", "https://h/a?page=2", "hash", strings.Repeat("ab", 32), "tokens", 5)
+	r := logs.Records(0, slog.LevelDebug, 0)
+	shown := fmt.Sprint(r[0])
+	require.NotContains(t, shown, "p4ss")
+	require.NotContains(t, shown, key)
+	for _, want := range []string{"postgres://u:(secret)@h/d?x=1", "u:(secret)@tcp(h:3306)/d", "host=h password=(secret) dbname=d", "access_token=(secret)&page=2", `{"api_key":"(secret)","n":1}`, "mysql://u:(secret)@h"} {
+		require.Contains(t, shown, want)
+	}
+	require.Equal(t, "took 5ms: key users/7 of bucket tokens, at 10.0.0.1:8074", r[1].Message)
+	require.Equal(t, [][2]string{{"key", "users/7"}, {"url", "https://h/a?page=2"}, {"hash", strings.Repeat("ab", 32)}}, r[1].Attrs[:3])
+}

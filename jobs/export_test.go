@@ -30,6 +30,9 @@ func (r *Runner) ClaimSQL() string {
 	return r.q(r.claimSQL(1))
 }
 
+// CompleteSQL is the statement that records successes on PostgreSQL.
+func (r *Runner) CompleteSQL() string { return r.completeSQL() }
+
 // Tick inserts what is due.
 func (r *Runner) Tick(ctx context.Context) (time.Duration, error) { return r.tick(ctx) }
 

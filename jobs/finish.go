@@ -142,19 +142,25 @@ func (r *Runner) persist(hard context.Context, what string, fn func(ctx context.
 	}
 }
 
+const completed = `state=3, outcome='succeeded', progress=100, error='', done_us={now}`
+
+// completeSQL is complete's statement on PostgreSQL. state+0: by the primary key, whatever the planner thinks of the index of what runs.
+func (r *Runner) completeSQL() string {
+	return `UPDATE nines_jobs j SET ` + completed + ` FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[])) v(id, attempt) WHERE j.id=v.id AND j.attempt=v.attempt AND j.owner=? AND j.state+0=2 RETURNING j.id`
+}
+
 // complete makes attempts succeed that are still this process's, and returns which were. batch is in the order of ids.
 func (r *Runner) complete(ctx context.Context, batch []result) (map[int64]bool, error) {
 	taken := make(map[int64]bool, len(batch))
 	if len(batch) == 0 {
 		return taken, nil
 	}
-	const set = `state=3, outcome='succeeded', progress=100, error='', done_us={now}`
 	if r.d == dialect.Postgres {
 		ids, attempts := make([]int64, len(batch)), make([]int64, len(batch))
 		for i, res := range batch {
 			ids[i], attempts[i] = res.e.id, res.e.attempt
 		}
-		done, err := r.ids(ctx, r.cfg.DB, `UPDATE nines_jobs j SET `+set+` FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[])) v(id, attempt) WHERE j.id=v.id AND j.attempt=v.attempt AND j.owner=? AND j.state=2 RETURNING j.id`,
+		done, err := r.ids(ctx, r.cfg.DB, r.completeSQL(),
 			"{"+numbers(ids)+"}", "{"+numbers(attempts)+"}", r.id)
 		for _, id := range done {
 			taken[id] = true
@@ -166,9 +172,9 @@ func (r *Runner) complete(ctx context.Context, batch []result) (map[int64]bool, 
 		byAttempt[res.e.attempt] = append(byAttempt[res.e.attempt], res.e.id)
 	}
 	for attempt, ids := range byAttempt {
-		where := ` WHERE id IN (` + numbers(ids) + `) AND attempt=? AND owner=? AND state=2`
+		where := ` WHERE id IN (` + numbers(ids) + `) AND attempt=? AND owner=? AND state+0=2`
 		if r.d == dialect.SQLite {
-			done, err := r.ids(ctx, r.cfg.DB, `UPDATE nines_jobs SET `+set+where+` RETURNING id`, attempt, r.id)
+			done, err := r.ids(ctx, r.cfg.DB, `UPDATE nines_jobs SET `+completed+where+` RETURNING id`, attempt, r.id)
 			if err != nil {
 				return taken, err
 			}
@@ -177,7 +183,7 @@ func (r *Runner) complete(ctx context.Context, batch []result) (map[int64]bool, 
 			}
 			continue
 		}
-		n, err := r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET `+set+where, attempt, r.id)
+		n, err := r.exec(ctx, r.cfg.DB, `UPDATE nines_jobs SET `+completed+where, attempt, r.id)
 		if err != nil {
 			return taken, err
 		}
@@ -233,7 +239,7 @@ func (r *Runner) recordOne(ctx context.Context, on execer, res result) (string, 
 	before, after := e.history(text, r.nodeName())
 	errs := r.concat(r.text(`?`), r.text(`{now}`), r.text(`?`))
 	set := func(set, where string, args ...any) (bool, error) {
-		n, err := r.exec(ctx, on, `UPDATE nines_jobs SET `+set+` WHERE id=? AND attempt=? AND owner=? AND state=2`+where, append(args, e.id, e.attempt, r.id)...)
+		n, err := r.exec(ctx, on, `UPDATE nines_jobs SET `+set+` WHERE id=? AND attempt=? AND owner=? AND state+0=2`+where, append(args, e.id, e.attempt, r.id)...)
 		return n > 0, err
 	}
 	ok, err := false, error(nil)

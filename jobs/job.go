@@ -117,7 +117,7 @@ func (e *execution) result() string {
 
 // set changes the job's row while it is this attempt's.
 func (e *execution) set(ctx context.Context, on execer, what, set string, args ...any) error {
-	n, err := e.r.exec(ctx, on, `UPDATE nines_jobs SET `+set+` WHERE id=? AND attempt=? AND owner=? AND state=2`, append(args, e.id, e.attempt, e.r.id)...)
+	n, err := e.r.exec(ctx, on, `UPDATE nines_jobs SET `+set+` WHERE id=? AND attempt=? AND owner=? AND state+0=2`, append(args, e.id, e.attempt, e.r.id)...)
 	if err == nil && n == 0 { // MySQL counts a row that did not change as none
 		var lives bool
 		if lives, err = e.lives(ctx, on); err == nil && !lives {

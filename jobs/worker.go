@@ -186,7 +186,7 @@ func (e *execution) guarded(ctx context.Context) (err error) {
 
 // lives asks whether the attempt is still the running one.
 func (e *execution) lives(ctx context.Context, on execer) (bool, error) {
-	const query = `SELECT count(*) FROM nines_jobs WHERE id=? AND attempt=? AND owner=? AND state=2`
+	const query = `SELECT count(*) FROM nines_jobs WHERE id=? AND attempt=? AND owner=? AND state+0=2`
 	args := []any{e.id, e.attempt, e.r.id}
 	var n int
 	var err error

@@ -183,7 +183,7 @@ func TestSQLiteLeaderBehindWriters(t *testing.T) {
 }
 
 func writers(t *testing.T, a *node, db *sqlx.DB, term uint64, fence bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds(4, 30))*time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	var writes, fenced atomic.Int64

@@ -18,7 +18,7 @@ type lan struct {
 
 // newLAN returns nil where namespaces cannot be made: then processes are cut off by proxies.
 func newLAN(t *testing.T, n int) *lan {
-	if os.Getuid() != 0 {
+	if os.Getuid() != 0 || os.Getenv("ELECTION_PROXIES") != "" {
 		t.Log("not root: no network namespaces, connections are held up by proxies instead")
 		return nil
 	}

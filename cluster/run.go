@@ -257,7 +257,9 @@ func (n *Node) startGossip(w *wire) (err error) {
 			return n.table.buried(id)
 		},
 	}
-	n.gossip, err = memberlist.Create(gossipConfig(n.cfg.Profile, n.ID(), n.cfg.ClusterName, n.cfg.Compress, w, d, n.log))
+	c := gossipConfig(n.cfg.Profile, n.ID(), n.cfg.ClusterName, n.cfg.Compress, w, d, n.log)
+	c.DisableTcpPingsForNode = n.answersDatagrams
+	n.gossip, err = memberlist.Create(c)
 	if err != nil {
 		return fmt.Errorf("cluster: gossip: %w", err)
 	}

@@ -165,6 +165,15 @@ func (n *Node) pingSome() {
 	}
 }
 
+// answersDatagrams reports whether a member has answered one lately. Gossip then need not ask it over TCP when a datagram is lost: each time
+// that costs a handshake, and on a busy machine, where many datagrams are late, handshakes are what makes it busier.
+func (n *Node) answersDatagrams(id string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at, ok := n.pongs[id]
+	return ok && time.Since(at) < pongWithin(len(n.table.members))
+}
+
 const (
 	pingEvery   = 2 * time.Second
 	pingsAtOnce = 8

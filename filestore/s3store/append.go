@@ -66,7 +66,7 @@ func (d *driver) compose(ctx context.Context, from filestore.Object, to string, 
 	}
 	var cond minio.PutObjectOptions
 	condition(&cond, put)
-	info, err := d.core.CompleteMultipartUpload(ctx, d.cfg.Bucket, d.key(to), id, parts, cond)
+	info, err := d.slow.CompleteMultipartUpload(ctx, d.cfg.Bucket, d.key(to), id, parts, cond)
 	if err != nil {
 		return d.judge(ctx, to, "", put, err)
 	}
@@ -79,7 +79,7 @@ func (d *driver) copyParts(ctx context.Context, from filestore.Object, to, id st
 	each := (from.Size + pieces - 1) / pieces
 	var parts []minio.CompletePart
 	for offset := int64(0); offset < from.Size; offset += each {
-		p, err := d.core.CopyObjectPart(ctx, d.cfg.Bucket, d.key(from.Key), d.cfg.Bucket, d.key(to), id, len(parts)+1, offset, min(each, from.Size-offset),
+		p, err := d.slow.CopyObjectPart(ctx, d.cfg.Bucket, d.key(from.Key), d.cfg.Bucket, d.key(to), id, len(parts)+1, offset, min(each, from.Size-offset),
 			map[string]string{"x-amz-copy-source-if-match": from.Version})
 		if err != nil {
 			return nil, fault(ctx, err)

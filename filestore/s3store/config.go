@@ -27,6 +27,7 @@ const (
 	maxParts    = 10000
 
 	dialTimeout = 5 * time.Second
+	slowTimeout = 10 * time.Minute // for requests in which the server copies before it answers: asking again would do it twice at once
 )
 
 // Config is what Open needs.
@@ -68,7 +69,8 @@ type Config struct {
 	PartSize int64
 
 	// RequestTimeout is how long a request may stand still, and how long Open may take; default 30 s, 100 ms to 1 h. It is not how long a
-	// large content may take: that is the business of the caller's context.
+	// large content may take: that is the business of the caller's context. A server that copies by itself, or puts the parts of an upload
+	// together, may be silent for ten minutes.
 	RequestTimeout time.Duration
 	// MaxRetries is how often a request is tried that failed for a reason that may pass; default 5, 1 (no retry) to 20.
 	MaxRetries int
@@ -172,14 +174,16 @@ func redact(endpoint string) string {
 	return endpoint
 }
 
-func (c *Config) client() (*minio.Core, error) {
+// client connects with limit as the time that a request may stand still.
+func (c *Config) client(limit time.Duration) (core *minio.Core, closeIdle func(), err error) {
 	region := c.Region
 	if region == "" && !strings.HasSuffix(hostOf(c.Endpoint), ".amazonaws.com") {
 		region = "us-east-1"
 	}
-	transport := c.Transport
+	transport, closeIdle := c.Transport, func() {}
 	if transport == nil {
-		transport = c.transport()
+		own := c.transport(limit)
+		transport, closeIdle = own, own.CloseIdleConnections
 	}
 	opts := &minio.Options{
 		Creds: c.credentials(transport), Secure: !c.NoTLS, Transport: transport, Region: region, MaxRetries: c.MaxRetries,
@@ -187,11 +191,11 @@ func (c *Config) client() (*minio.Core, error) {
 	if c.PathStyle {
 		opts.BucketLookup = minio.BucketLookupPath
 	}
-	core, err := minio.NewCore(c.Endpoint, opts)
+	core, err = minio.NewCore(c.Endpoint, opts)
 	if err == nil && c.Trace != nil {
 		core.TraceOn(c.Trace)
 	}
-	return core, err
+	return core, closeIdle, err
 }
 
 func hostOf(endpoint string) string {
@@ -214,17 +218,17 @@ func (c *Config) credentials(transport http.RoundTripper) *credentials.Credentia
 	})
 }
 
-func (c *Config) transport() *http.Transport {
+func (c *Config) transport(limit time.Duration) *http.Transport {
 	dialer := &net.Dialer{Timeout: min(dialTimeout, c.RequestTimeout), KeepAlive: 15 * time.Second}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           stallDialer(dialer, c.RequestTimeout),
+		DialContext:           stallDialer(dialer, limit),
 		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: c.InsecureSkipVerify}, //nolint:gosec // asked for
 		TLSHandshakeTimeout:   min(2*dialTimeout, c.RequestTimeout),
-		ResponseHeaderTimeout: c.RequestTimeout,
+		ResponseHeaderTimeout: limit,
 		MaxIdleConns:          256,
 		MaxIdleConnsPerHost:   64,
-		IdleConnTimeout:       c.RequestTimeout / 2, // before the stall's deadline, which would close it too
+		IdleConnTimeout:       limit / 2, // before the stall's deadline, which would close it too
 		WriteBufferSize:       64 << 10,
 		ReadBufferSize:        64 << 10,
 		DisableCompression:    true,

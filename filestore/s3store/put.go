@@ -270,7 +270,7 @@ func (d *driver) putParts(ctx context.Context, key string, first []byte, r io.Re
 	}
 	var cond minio.PutObjectOptions
 	condition(&cond, opts)
-	info, err := d.core.CompleteMultipartUpload(ctx, d.cfg.Bucket, d.key(key), id, parts, cond)
+	info, err := d.slow.CompleteMultipartUpload(ctx, d.cfg.Bucket, d.key(key), id, parts, cond)
 	if err != nil {
 		return d.judge(ctx, key, marker, opts, err)
 	}

@@ -38,11 +38,15 @@ func Open(ctx context.Context, cfg Config) (*filestore.Store, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	core, err := cfg.client()
+	core, closeCore, err := cfg.client(cfg.RequestTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("s3store: Config: %w", err)
 	}
-	d := &driver{core: core, cfg: cfg}
+	slow, closeSlow, err := cfg.client(max(slowTimeout, cfg.RequestTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("s3store: Config: %w", err)
+	}
+	d := &driver{core: core, slow: slow, cfg: cfg, closeIdle: func() { closeCore(); closeSlow() }}
 	if d.sse, err = cfg.encryption(); err != nil {
 		return nil, fmt.Errorf("s3store: Config.KMSKeyID: %w", err)
 	}
@@ -62,9 +66,12 @@ func Open(ctx context.Context, cfg Config) (*filestore.Store, error) {
 
 type driver struct {
 	core   *minio.Core
+	slow   *minio.Core // for requests that the server takes long to answer
 	cfg    Config
 	prefix string
-	sse    encrypt.ServerSide
+
+	closeIdle func()
+	sse       encrypt.ServerSide
 
 	// Found out at Open.
 	ifAbsent, ifMatch bool
@@ -82,9 +89,7 @@ func (d *driver) Capabilities() filestore.Capabilities {
 }
 
 func (d *driver) Close() error {
-	if t, ok := d.cfg.Transport.(interface{ CloseIdleConnections() }); ok && t != nil {
-		t.CloseIdleConnections()
-	}
+	d.closeIdle()
 	return nil
 }
 
@@ -264,7 +269,7 @@ func (d *driver) Copy(ctx context.Context, from, to string) (filestore.Object, e
 			headers[name] = h.Get(name)
 		}
 	}
-	i, err := d.core.CopyObject(ctx, d.cfg.Bucket, d.key(from), d.cfg.Bucket, d.key(to), headers, minio.CopySrcOptions{}, minio.PutObjectOptions{})
+	i, err := d.slow.CopyObject(ctx, d.cfg.Bucket, d.key(from), d.cfg.Bucket, d.key(to), headers, minio.CopySrcOptions{}, minio.PutObjectOptions{})
 	if err != nil {
 		return filestore.Object{}, fault(ctx, err)
 	}
@@ -357,6 +362,6 @@ func (d *driver) probeParts(ctx context.Context, key string) error {
 	}
 	var cond minio.PutObjectOptions
 	cond.SetMatchETagExcept("*")
-	_, err = d.core.CompleteMultipartUpload(ctx, d.cfg.Bucket, d.key(key), id, []minio.CompletePart{part}, cond)
+	_, err = d.slow.CompleteMultipartUpload(ctx, d.cfg.Bucket, d.key(key), id, []minio.CompletePart{part}, cond)
 	return err
 }

@@ -179,7 +179,9 @@ func (n *Node) Send(ctx context.Context, to, topic string, payload []byte) error
 
 // Post queues the message behind all earlier ones for the process to, a member or any other process with a link, and returns; the peer gets
 // them in that order, each once, also over reconnections. It is lost only with that process (Fate dead, left, or given up for good). Post
-// blocks within ctx while the peer has no credit left. To this node itself: the same, without a link.
+// blocks within ctx while the peer has no credit left, which is 64 MiB for what it has not acknowledged. From three quarters of a megabyte on
+// (more where the round trip is long) it lets a peer that keeps acknowledging catch up first, whatever ctx says then. To this node itself: the
+// same, without a link.
 func (n *Node) Post(ctx context.Context, to, topic string, payload []byte) error {
 	if n.postQuick(to, topic, payload, true) {
 		return nil

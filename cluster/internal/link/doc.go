@@ -69,6 +69,7 @@
 //   - Peer paused or cable cut: down after 1 s, posts are kept up to Retain, then ErrBackpressure.
 //   - Peer gone: OnDead where its address refuses; else the caller decides. GiveUp ends the link when the retention is full,
 //     Forget at once.
+//   - Slow network: Post lets the peer catch up from 768 KiB on, or from what a gigabyte a second makes of the round trip.
 //   - Slow handler: the sender's Retain fills, Post waits within its ctx, TryPost answers ErrBackpressure.
 //   - A peer that breaks the protocol (a hole, more than its credit, garbage): the connection ends, with an error in the log.
 //

@@ -155,6 +155,35 @@ func TestEveryKindOfMessageKeepsItsOrder(t *testing.T) {
 	eventually(t, func() bool { return next.Load() == count+1 }, nil)
 }
 
+// TestOrderWhereTheHandlerIsTheSlowest lets the credit of a sender run out again and again, so that some messages wait in the link while others could
+// be taken from the connection.
+func TestOrderWhereTheHandlerIsTheSlowest(t *testing.T) {
+	ctx := within(t)
+	nodes := group(t, 2, nil)
+	var next, handled atomic.Uint64
+	var bad atomic.Pointer[string]
+	nodes[1].Handle("t", func(_ context.Context, _ string, p []byte) ([]byte, error) {
+		seq := binary.BigEndian.Uint64(p)
+		if seq != next.Load() && bad.Load() == nil {
+			text := fmt.Sprintf("got %d, want %d", seq, next.Load())
+			bad.Store(&text)
+		}
+		next.Add(1)
+		if handled.Add(1)%300 == 0 {
+			<-time.After(500 * time.Microsecond)
+		}
+		return nil, nil
+	})
+	const count = 20000
+	p := make([]byte, 1500)
+	for i := range uint64(count) {
+		binary.BigEndian.PutUint64(p, i)
+		require.NoError(t, nodes[0].Post(ctx, nodes[1].ID(), "t", p))
+	}
+	eventually(t, func() bool { return handled.Load() == count }, func() string { return fmt.Sprint(handled.Load()) })
+	require.Nil(t, bad.Load(), "%v", bad.Load())
+}
+
 // TestAReceivedMessageAllocatesNothing counts what both ends allocate for a hundred thousand messages.
 func TestAReceivedMessageAllocatesNothing(t *testing.T) {
 	ctx := within(t)

@@ -28,6 +28,7 @@ type write struct {
 	again  int
 	began  time.Time
 	until  time.Time // how long it waits for a master; zero: not yet known
+	waited bool      // for a master
 	flight *flight   // what ties it to its master, or nil
 }
 
@@ -126,6 +127,9 @@ func (c *write) next(ctx context.Context, err *error) bool {
 	return c.masterComes(ctx)
 }
 
+// masterPause is the least time between two attempts of one call on a master that refuses it.
+const masterPause = 5 * time.Millisecond
+
 // masterComes waits until another master has taken over, or the one there accepts writes again; it reports whether it did in time.
 func (c *write) masterComes(ctx context.Context) bool {
 	r := c.m.r
@@ -133,9 +137,20 @@ func (c *write) masterComes(ctx context.Context) bool {
 		return false
 	}
 	since, found := r.hunted()
-	c.until = since.Add(c.t.cfg.MasterWait) // for all calls alike: they do not pile up behind a master that does not come
+	// For all calls alike: they do not pile up behind a master that does not come.
+	if until := since.Add(c.t.cfg.MasterWait); c.until.IsZero() || until.Before(c.until) {
+		c.until = until
+	}
 	timer := time.NewTimer(time.Until(c.until))
 	defer timer.Stop()
+	if c.waited {
+		select {
+		case <-time.After(masterPause): // it was said to be there, and was not for us
+		case <-ctx.Done():
+			return false
+		}
+	}
+	c.waited = true
 	select {
 	case <-c.t.gone:
 	case <-found:

@@ -43,6 +43,12 @@ func (r *Router) RunTx(ctx context.Context, opts *sql.TxOptions, fn func(tx *sql
 			t := r.top.Load()
 			if lost.IsZero() {
 				lost = time.Now()
+			} else {
+				select {
+				case <-time.After(masterPause):
+				case <-ctx.Done():
+					return err
+				}
 			}
 			left := t.cfg.MasterWait - time.Since(lost)
 			if left <= 0 || t.closed {

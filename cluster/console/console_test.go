@@ -68,10 +68,10 @@ func serve(t *testing.T, cfg console.Config) *httptest.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/ha/", h)
 	mux.Handle("/ha", h)
-	mux.Handle("/deep/in/ha/", h)
-	mux.Handle("/deep/in/ha", h)
-	mux.Handle("/deep/in/stripped/", http.StripPrefix("/deep/in/stripped", h))
-	mux.Handle("/deep/in/stripped", http.StripPrefix("/deep/in/stripped", h))
+	mux.Handle("/deep/in/box/", h)
+	mux.Handle("/deep/in/box", h)
+	mux.Handle("/deep/in/crate/", http.StripPrefix("/deep/in/crate", h))
+	mux.Handle("/deep/in/crate", http.StripPrefix("/deep/in/crate", h))
 	mux.Handle("/stripped/", http.StripPrefix("/stripped", h))
 	mux.Handle("/stripped", http.StripPrefix("/stripped", h))
 	mux.Handle("/health/", h.Health())
@@ -184,7 +184,7 @@ func single(t *testing.T) *cluster.Node {
 
 func TestAnyPrefix(t *testing.T) {
 	s := serve(t, console.Config{Node: single(t)})
-	for _, path := range []string{"/ha", "/ha/", "/stripped", "/stripped/", "/deep/in/ha", "/deep/in/ha/?x=1", "/deep/in/stripped", "/deep/in/stripped/"} {
+	for _, path := range []string{"/ha", "/ha/", "/stripped", "/stripped/", "/deep/in/box", "/deep/in/box/?x=1", "/deep/in/crate", "/deep/in/crate/"} {
 		code, body := get(t, s.URL+path)
 		require.Equal(t, http.StatusOK, code, path)
 		require.Contains(t, body, "<title>", path)

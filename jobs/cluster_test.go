@@ -415,7 +415,10 @@ func TestPoison(t *testing.T) {
 		var runs atomic.Int64
 		addNote(t, r, func(ctx context.Context, job *jobs.Job[note]) error { runs.Add(1); return nil }, nil)
 		b.run(r)
-		require.Contains(t, b.becomes(r, id, "failed").Error, "gone")
+		i := b.becomes(r, id, "failed")
+		require.Contains(t, i.Error, "gone")
+		require.False(t, i.Finished.IsZero())
+		require.EqualValues(t, 3, b.number(`SELECT state FROM nines_jobs WHERE id=?`, id))
 		require.Zero(t, runs.Load())
 	})
 }

@@ -151,11 +151,12 @@ func (s stuck) TryWrite(b []byte) (int, error) {
 }
 func (stuck) Close() error { return nil }
 
-// Of 5,000 sockets 1,000 stand still: what each of them costs.
+// One in five stands still: what each of them costs.
 func TestStalledSocketIsSmall(t *testing.T) {
 	s := start(t, wsfanout.Config{})
 	settled(t, s)
-	const members, stalled = 5000, 1000
+	members := many(1000, 5000)
+	stalled := members / 5
 	var no, full atomic.Bool
 	require.NoError(t, s.hub.Simulate("room", members, func(i int) net.Conn {
 		if i%5 == 0 {
@@ -164,7 +165,7 @@ func TestStalledSocketIsSmall(t *testing.T) {
 		return stuck{full: &no}
 	}))
 	flood := func() {
-		for range 500 {
+		for range 200 {
 			_, err := s.hub.Publish(t.Context(), "room", fmt.Appendf(nil, "%q", strings.Repeat("x", 100)), nil)
 			require.NoError(t, err)
 		}
@@ -190,16 +191,16 @@ func TestStalledSocketIsSmall(t *testing.T) {
 	require.Eventually(t, func() bool { return s.hub.Lagging() == 0 && s.hub.BehindNow() == 0 }, patience, 5*time.Millisecond, "they go on from where they stand")
 	require.Zero(t, s.hub.Stats().Behind)
 	require.Zero(t, s.hub.Stats().Gaps)
-	require.Eventually(t, func() bool { return s.hub.Stats().Delivered == 1000*members }, patience, 5*time.Millisecond, "each has each once")
+	require.Eventually(t, func() bool { return s.hub.Stats().Delivered == uint64(400*members) }, patience, 5*time.Millisecond, "each has each once")
 }
 
 // One in five stands still, and the others do not feel it.
 func TestStalledAreNotFelt(t *testing.T) {
-	n := many(400, 5000)
+	n := many(200, 5000)
 	srv := startSmall(t, wsfanout.Config{MaxPerUser: 1 << 20})
 	settled(t, srv)
 	c := newTimed(t, srv, n)
-	const messages = 15
+	const messages = 10
 	flood := func() {
 		for range 300 { // more than the kernel takes
 			_, err := srv.hub.Publish(t.Context(), "room", fmt.Appendf(nil, "%q", strings.Repeat("x", 100)), nil)
@@ -259,7 +260,8 @@ func (bell) Close() error                     { return nil }
 // A burst to a very large room, and a message to one user on the same node. How long that one takes is printed; what is checked depends less on
 // what else the machine does: how many of the burst's writes (of 2 µs) mostly go before it. 500 of them are 1 ms of one core.
 func TestLargeRoomDoesNotDelayOne(t *testing.T) {
-	const members, most = 50_000, 1500 / 3
+	const most = 1500 / 3
+	members := many(10_000, 50_000)
 	s := start(t, wsfanout.Config{})
 	settled(t, s)
 	var writes, before atomic.Int64
@@ -273,7 +275,7 @@ func TestLargeRoomDoesNotDelayOne(t *testing.T) {
 	}))
 	<-got // subscribed
 	require.NoError(t, s.hub.Simulate("large", members, func(int) net.Conn { return sink{writes: &writes} }))
-	require.Eventually(t, func() bool { return writes.Load() >= members }, patience, time.Millisecond)
+	require.Eventually(t, func() bool { return writes.Load() >= int64(members) }, patience, time.Millisecond)
 	measure := func() (p99 time.Duration, median int64) {
 		var all []time.Duration
 		var writesBefore []int64

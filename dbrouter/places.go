@@ -93,10 +93,10 @@ func hostsOf(dsn string) []string {
 		}
 		return strings.Split(rest, ",")
 	}
-	if i := strings.Index(dsn, "@tcp("); i >= 0 {
-		rest := dsn[i+len("@tcp("):]
-		if j := strings.IndexByte(rest, ')'); j >= 0 {
-			return []string{rest[:j]}
+	if _, after, ok := strings.Cut(dsn, "@tcp("); ok {
+		rest := after
+		if before, _, ok := strings.Cut(rest, ")"); ok {
+			return []string{before}
 		}
 	}
 	values := keyValues(dsn)

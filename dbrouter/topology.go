@@ -258,5 +258,3 @@ func (t *topology) other(search bool, tried []*source) *source {
 	}
 	return nil
 }
-
-func (t *topology) ismysql() bool { return t.dialect == dialect.MySQL }

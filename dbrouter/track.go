@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -315,10 +316,5 @@ func (r *Router) first(ctx context.Context, t *topology, candidates []*source, n
 }
 
 func contains(list []*source, s *source) bool {
-	for _, t := range list {
-		if t == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(list, s)
 }

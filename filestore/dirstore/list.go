@@ -98,7 +98,7 @@ func (w *walk) after(dir, last string) (entries []entry, more bool, err error) {
 		}
 		if len(entries) == 2*window {
 			slices.SortFunc(entries, byKey)
-			entries, more = entries[:window], true
+			entries = entries[:window]
 		}
 		entries = append(entries, e)
 		return true

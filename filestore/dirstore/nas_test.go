@@ -117,6 +117,29 @@ func TestFaultsOfTheDisk(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EROFS)
 }
 
+// A Put makes durable what it promises: the content, its attributes, and the folder with the name. Each of these failing is an error.
+func TestEachFsync(t *testing.T) {
+	source := nastest.Scratch(t)
+	nas := nastest.Mount(t, source, cached)
+	s := open(t, nas.Dir)
+	_, err := s.WriteFile(t.Context(), "a/k", []byte("old"), nil)
+	require.NoError(t, err)
+	for _, c := range []struct {
+		op   nastest.Op
+		path string
+	}{{nastest.Fsync, ".nines/tmp/"}, {nastest.Fsync, ".nines/meta/"}, {nastest.Fsyncdir, "a"}} {
+		nas.SetHook(func(op nastest.Op, path string) syscall.Errno {
+			if op == c.op && strings.HasPrefix(path, c.path) {
+				return syscall.EIO
+			}
+			return 0
+		})
+		_, err := s.WriteFile(t.Context(), "a/k", []byte("new"), nil)
+		nas.SetHook(nil)
+		require.ErrorIs(t, err, syscall.EIO, "%s %s", c.op, c.path)
+	}
+}
+
 // A real file system that is full.
 func TestFullDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "small")

@@ -350,8 +350,12 @@ func TestFrozenServer(t *testing.T) {
 	_, err := s.WriteFile(t.Context(), "k", []byte("old"), nil)
 	require.NoError(t, err)
 	server.Pause()
-	began := time.Now()
-	_, err = s.ReadFile(t.Context(), "k")
+	var began time.Time
+	require.Eventually(t, func() bool { // a request may slip in before the server stands
+		began = time.Now()
+		_, err = s.ReadFile(t.Context(), "k")
+		return err != nil
+	}, 20*time.Second, time.Millisecond)
 	require.ErrorIs(t, err, s3store.ErrUnreachable)
 	t.Log("an answer was given up after", time.Since(began))
 	var took []time.Duration

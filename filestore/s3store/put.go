@@ -72,7 +72,7 @@ func (d *driver) Put(ctx context.Context, key string, r io.Reader, opts *filesto
 		put.UserMetadata[metaPut] = id
 		condition(&put, opts)
 	}
-	info, err := d.send(ctx, key, first, put)
+	info, err := d.send(ctx, key, first, sum[:], put)
 	if err != nil {
 		return d.judge(ctx, key, id, opts, err)
 	}
@@ -154,12 +154,16 @@ type protection struct {
 	header      http.Header
 }
 
-func (d *driver) protect(b []byte) protection {
+// sum is the SHA-256 of b where it is known already.
+func (d *driver) protect(b, sum []byte) protection {
 	p := protection{header: http.Header{}}
 	switch d.cfg.Checksum {
 	case "sha256":
-		sum := sha256.Sum256(b)
-		p.sha256 = hex.EncodeToString(sum[:])
+		if sum == nil {
+			own := sha256.Sum256(b)
+			sum = own[:]
+		}
+		p.sha256 = hex.EncodeToString(sum)
 	case "crc32c":
 		p.header.Set("X-Amz-Checksum-Crc32c", crc(b))
 	case "md5":
@@ -174,8 +178,8 @@ func crc(b []byte) string {
 }
 
 // single is one request that makes an object.
-func (d *driver) single(ctx context.Context, key string, b []byte, put minio.PutObjectOptions) (minio.UploadInfo, error) {
-	p := d.protect(b)
+func (d *driver) single(ctx context.Context, key string, b, sum []byte, put minio.PutObjectOptions) (minio.UploadInfo, error) {
+	p := d.protect(b, sum)
 	for name := range p.header {
 		put.UserMetadata[strings.ToLower(name)] = p.header.Get(name)
 	}
@@ -183,9 +187,9 @@ func (d *driver) single(ctx context.Context, key string, b []byte, put minio.Put
 }
 
 // send is single, tried again while the server is busy with another write on the same condition.
-func (d *driver) send(ctx context.Context, key string, b []byte, put minio.PutObjectOptions) (info minio.UploadInfo, err error) {
+func (d *driver) send(ctx context.Context, key string, b, sum []byte, put minio.PutObjectOptions) (info minio.UploadInfo, err error) {
 	for try := range conflicts {
-		info, err = d.single(ctx, key, b, put)
+		info, err = d.single(ctx, key, b, sum, put)
 		if code(err) != "ConditionalRequestConflict" && code(err) != "OperationAborted" {
 			break
 		}
@@ -358,7 +362,7 @@ func (d *driver) parts(ctx context.Context, key, id string, parts []minio.Comple
 }
 
 func (d *driver) part(ctx context.Context, key, id string, number int, b []byte) (minio.CompletePart, error) {
-	p := d.protect(b)
+	p := d.protect(b, nil)
 	done, err := d.core.PutObjectPart(ctx, d.cfg.Bucket, d.key(key), id, number, bytes.NewReader(b), int64(len(b)), minio.PutObjectPartOptions{
 		Md5Base64: p.md5, Sha256Hex: p.sha256, CustomHeader: p.header, SSE: d.sse, DisableContentSha256: true,
 	})

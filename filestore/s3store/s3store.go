@@ -304,7 +304,7 @@ func (d *driver) probe(ctx context.Context) error {
 		if cond != nil {
 			cond(&opts)
 		}
-		_, err := d.single(ctx, key, []byte("probe"), opts)
+		_, err := d.single(ctx, key, []byte("probe"), nil, opts)
 		return err
 	}
 	err := plain(base, nil)

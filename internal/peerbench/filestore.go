@@ -44,7 +44,7 @@ var fileSizes = []struct {
 	name string
 	n    int
 	ops  int // in each round
-}{{"64KiB", 64 << 10, 40}, {"4MiB", 4 << 20, 12}, {"256MiB", 256 << 20, 2}}
+}{{"64KiB", 64 << 10, 30}, {"4MiB", 4 << 20, 8}, {"256MiB", 256 << 20, 1}}
 
 func fileRows(b *bench) ([]row, error) {
 	t := &filesTB{}
@@ -57,7 +57,7 @@ func fileRows(b *bench) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	rounds := b.rounds + 2
+	rounds := b.rounds
 	var rows []row
 	for _, size := range fileSizes {
 		got, err := fileMeasure(dirKinds, size.n, size.ops, rounds)

@@ -18,6 +18,7 @@ const (
 	reachStart    = 100 * time.Millisecond // the pace before the view has settled and after a pause
 	reachEach     = 3                      // attempts at one address at a time: one that hangs in a cut delays no other
 	reachAtOnce   = 48                     // attempts at a time
+	reachShakes   = 3                      // times the time for a connection: before there is a second attempt beside one that is connected
 	reachPatience = 5                      // times the time for a connection: an attempt as a whole
 	reachSpacing  = 40 * time.Millisecond  // between two attempts at one address
 	seedsEvery    = 5 * time.Second        // while all is well
@@ -155,7 +156,9 @@ func (r *reacher) readSeeds(ctx context.Context) {
 // launch begins an attempt at each target that may have one more, those first that had none for longest.
 func (r *reacher) launch(ctx context.Context) {
 	n := r.n
-	r.pauses = n.pauses()
+	pauses := n.pauses()
+	again := pauses != r.pauses // what was begun before a pause does not count, nor hold up anything
+	r.pauses = pauses
 	r.targets, r.quick = n.targets(r.entries)
 	here := make(map[string]bool, len(r.targets))
 	for _, t := range r.targets {
@@ -182,8 +185,11 @@ func (r *reacher) launch(ctx context.Context) {
 		if x.flying >= reachEach || now.Sub(x.started) < reachSpacing {
 			continue
 		}
-		if x.flying > 0 && x.connected.Load() && now.Sub(x.started) < n.timings().reach {
-			continue // it is no cut: the handshake takes its time
+		if again {
+			x.connected.Store(false)
+		}
+		if x.flying > 0 && x.connected.Load() && now.Sub(x.started) < reachShakes*n.timings().reach {
+			continue // it is no cut: the handshake takes its time, and more of them would make it longer
 		}
 		x.connected.Store(false)
 		r.nonce++

@@ -3,6 +3,8 @@ package cluster
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
+	"sync/atomic"
 
 	"github.com/nines-go/nines/cluster/internal/link"
 )
@@ -16,10 +18,11 @@ type intake struct {
 	from   string
 	lane   link.Lane
 	credit *credit
-	allow  int64    // of credit, not given to a message yet
-	q      *queue   // of the last message
-	open   bool     // q is locked
-	taken  []uint64 // sends that are to be confirmed
+	allow  int64        // of credit, not given to a message yet
+	q      *queue       // of the last message
+	open   bool         // q is locked
+	taken  []uint64     // sends that are to be confirmed
+	late   atomic.Int32 // confirmations that wait for room
 }
 
 // intake is the link's way to the inbox.
@@ -32,7 +35,7 @@ func (n *Node) intake(from string, lane link.Lane) link.Taker {
 
 // Take adds a message to its queue, unless that has to wait for something or is one of the rare kinds.
 func (x *intake) Take(b []byte) bool {
-	if len(b) < 2 || len(b) < 2+int(b[1]) || len(x.taken) >= maxTaken {
+	if len(b) < 2 || len(b) < 2+int(b[1]) || x.late.Load() > 0 {
 		return false
 	}
 	kind, name, body := b[0], b[2:2+int(b[1])], b[2+int(b[1]):]
@@ -79,8 +82,6 @@ func (x *intake) Take(b []byte) bool {
 	return true
 }
 
-const maxTaken = 256
-
 // Flush lets the handlers see what was taken.
 func (x *intake) Flush() {
 	if x.open {
@@ -90,20 +91,27 @@ func (x *intake) Flush() {
 	}
 	for i, id := range x.taken {
 		if errors.Is(x.n.tryCarry(x.from, link.Control, envelope(kindTaken, "", id), nil), ErrBackpressure) {
-			x.taken = append(x.taken[:0], x.taken[i:]...) // Handle waits for room
-			return
+			x.confirmLater(slices.Clone(x.taken[i:]))
+			break
 		}
 	}
 	x.taken = x.taken[:0]
 }
 
+// confirmLater waits for room. Meanwhile Take takes nothing, and Handle waits itself.
+func (x *intake) confirmLater(ids []uint64) {
+	x.late.Add(1)
+	x.n.spawn(func() {
+		defer x.late.Add(-1)
+		for _, id := range ids {
+			_ = x.n.carry(x.n.runCtx, x.from, link.Control, envelope(kindTaken, "", id), nil)
+		}
+	})
+}
+
 // Handle takes a message that Take did not. It waits while too much of the sender's waits for handlers, or for room for an answer.
 func (x *intake) Handle(b []byte) {
 	x.Flush()
-	for _, id := range x.taken {
-		_ = x.n.carry(x.n.runCtx, x.from, link.Control, envelope(kindTaken, "", id), nil)
-	}
-	x.taken = x.taken[:0]
 	if len(b) > 0 && b[0] >= kindInfo {
 		return // a control frame, on a lane where none belongs, or one of a later version
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/nines-go/nines/internal/dialect"
 )
 
-const claimBatch = 200
+const claimBatch = 500
 
 type claimed struct {
 	id, attempt, uncounted, maxAttempts, dueUS, deadlineUS, priority, runUS, now int64

@@ -144,9 +144,10 @@ func (r *Runner) persist(hard context.Context, what string, fn func(ctx context.
 
 const completed = `state=3, outcome='succeeded', progress=100, error='', done_us={now}`
 
-// completeSQL is complete's statement on PostgreSQL. state+0: by the primary key, whatever the planner thinks of the index of what runs.
+// completeSQL is complete's statement on PostgreSQL. It goes by the primary key or the index of what runs here, as the planner likes: both are short
+// ways. A table without statistics would be read whole if it could not be the latter.
 func (r *Runner) completeSQL() string {
-	return `UPDATE nines_jobs j SET ` + completed + ` FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[])) v(id, attempt) WHERE j.id=v.id AND j.attempt=v.attempt AND j.owner=? AND j.state+0=2 RETURNING j.id`
+	return `UPDATE nines_jobs j SET ` + completed + ` FROM unnest(CAST(? AS bigint[]), CAST(? AS bigint[])) v(id, attempt) WHERE j.id=v.id AND j.attempt=v.attempt AND j.owner=? AND j.state=2 RETURNING j.id`
 }
 
 // complete makes attempts succeed that are still this process's, and returns which were. batch is in the order of ids.

@@ -412,3 +412,17 @@ func TestQuestionsAreShared(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), 50*time.Millisecond)
 	})
 }
+
+// A server that is slow to take connections comes back all the same: nobody waits for a probe of a source that is out.
+func TestSlowDialsComeBack(t *testing.T) {
+	fake(t, 1, nil, func(t *testing.T, c *dbroutertest.Cluster, r *dbrouter.Router) {
+		c.Server(1).Hang()
+		for source(r, 1).Healthy {
+			time.Sleep(10 * time.Millisecond)
+		}
+		c.Server(1).SlowDials(400 * time.Millisecond)
+		c.Server(1).Resume()
+		time.Sleep(5 * time.Second)
+		require.True(t, source(r, 1).Healthy)
+	})
+}

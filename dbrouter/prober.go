@@ -52,8 +52,12 @@ func (r *Router) examine(ctx context.Context, s *source) time.Duration {
 	interval := t.cfg.MonitorInterval
 	pause := interval - interval/8 + rand.N(interval/4+1)
 	timeout := probeTimeout
-	if s.missed() > 0 {
+	switch s.missed() {
+	case 0:
+	case 1:
 		timeout = probeAgain
+	default: // it is out: a new connection may take its time on a busy machine, and nobody waits
+		timeout = 2 * probeTimeout
 	}
 	pctx, cancel := context.WithTimeout(ctx, timeout)
 	o, err := s.observe(pctx)

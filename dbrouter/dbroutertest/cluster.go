@@ -71,7 +71,7 @@ type Server struct {
 	timeline                int64
 	fail                    error
 	slow                    time.Duration
-	lag                     time.Duration
+	lag, dial               time.Duration
 	paused                  int           // writes that it stays at, 0: not paused; else one more than these
 	whole                   chan struct{} // closed while it answers
 	silent                  bool
@@ -123,6 +123,9 @@ func (s *Server) Fail(err error) { s.set(func() { s.fail = err }) }
 
 // Slow makes every statement but the router's own take d.
 func (s *Server) Slow(d time.Duration) { s.set(func() { s.slow = d }) }
+
+// SlowDials makes every new connection take d.
+func (s *Server) SlowDials(d time.Duration) { s.set(func() { s.dial = d }) }
 
 // Lag has a replica apply each write d after it was made.
 func (s *Server) Lag(d time.Duration) { s.set(func() { s.lag = d }) }

@@ -21,6 +21,15 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if err := c.s.ready(ctx); err != nil {
 		return nil, err
 	}
+	var slow time.Duration
+	c.s.set(func() { slow = c.s.dial })
+	if slow > 0 {
+		select {
+		case <-time.After(slow):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	n := &conn{s: c.s}
 	var err error
 	c.s.set(func() {

@@ -233,6 +233,7 @@ const (
 // manage dials while a link is wanted and not up, or is up by a detour.
 func (p *peer) manage() {
 	refused, tries := 0, 0
+	dials := 0 // not begun anew by Connect: who calls it often would never be patient
 	if p.m.cfg.Self > p.id {
 		select {
 		case <-time.After(yieldFirst):
@@ -270,11 +271,13 @@ func (p *peer) manage() {
 		if p.m.cfg.Relay != nil {
 			timeout = directTimeout
 		}
-		if tries%3 == 2 {
+		if dials%3 == 2 {
 			timeout = patientTimeout
 		}
+		dials++
 		err := p.dial(timeout, direct)
 		if err == nil {
+			dials = 0
 			continue
 		}
 		if tries++; isRefused(err) {

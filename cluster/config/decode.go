@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -27,9 +28,7 @@ type extra struct {
 
 func (d *document) clone() *document {
 	c := &document{Values: make(map[string]json.RawMessage, len(d.Values)), Extras: slices.Clone(d.Extras)}
-	for k, v := range d.Values {
-		c.Values[k] = v
-	}
+	maps.Copy(c.Values, d.Values)
 	return c
 }
 

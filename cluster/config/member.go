@@ -157,11 +157,12 @@ func short(hash string) string {
 const perSection = 6
 
 func sectionsTag(p print) string {
-	tag := namesKey(p)
+	var tag strings.Builder
+	tag.WriteString(namesKey(p))
 	for _, place := range bounded(sortedKeys(p.sections), maxSections) {
-		tag += sum(place, func(name string) string { return p.sections[name] })[:perSection]
+		tag.WriteString(sum(place, func(name string) string { return p.sections[name] })[:perSection])
 	}
-	return tag
+	return tag.String()
 }
 
 func sum(place []string, of func(name string) string) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -154,10 +155,8 @@ func ownForm(t reflect.Type) bool {
 
 // hides reports whether something inside a value of type t is marked secret.
 func hides(t reflect.Type, seen []reflect.Type) bool {
-	for _, s := range seen {
-		if s == t {
-			return false
-		}
+	if slices.Contains(seen, t) {
+		return false
 	}
 	seen = append(seen, t)
 	switch t.Kind() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -175,9 +176,7 @@ func (s *Store[T]) Hash() string { return s.now.Load().print.hash }
 // Sections returns the hash of each section that is not local.
 func (s *Store[T]) Sections() map[string]string {
 	sections := map[string]string{}
-	for name, hash := range s.now.Load().print.sections {
-		sections[name] = hash
-	}
+	maps.Copy(sections, s.now.Load().print.sections)
 	return sections
 }
 

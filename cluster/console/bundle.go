@@ -136,13 +136,13 @@ func (h *Handler) serveBundle(w http.ResponseWriter, r *http.Request) {
 	for _, m := range n.Members() {
 		names[m.ID] = m.Name
 	}
-	missing := ""
+	var missing strings.Builder
 	var errs []error
 	for _, id := range slices.Sorted(maps.Keys(answers)) {
 		folder := fileName(names[id]) + "-" + id[max(len(id)-8, 0):]
 		a := answers[id]
 		if a.Value == nil {
-			missing += fmt.Sprintf("%s %s: %s\n", names[id], id, a.Error)
+			missing.WriteString(fmt.Sprintf("%s %s: %s\n", names[id], id, a.Error))
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(*a.Value)) {
@@ -151,11 +151,11 @@ func (h *Handler) serveBundle(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, m := range n.Members() {
 		if _, asked := answers[m.ID]; !asked && order.Node == "" {
-			missing += fmt.Sprintf("%s %s: %s since %s\n", m.Name, m.ID, m.State, m.Since.UTC().Format(time.RFC3339))
+			missing.WriteString(fmt.Sprintf("%s %s: %s since %s\n", m.Name, m.ID, m.State, m.Since.UTC().Format(time.RFC3339)))
 		}
 	}
-	if missing != "" {
-		errs = append(errs, add("missing.txt", []byte(newHider(h.cfg.Secrets).text(missing))))
+	if missing.String() != "" {
+		errs = append(errs, add("missing.txt", []byte(newHider(h.cfg.Secrets).text(missing.String()))))
 	}
 	doc, err := json.MarshalIndent(h.status(ctx), "", "  ")
 	errs = append(errs, err, add("status.json", newHider(h.cfg.Secrets).file("status.json", doc)), z.Close())

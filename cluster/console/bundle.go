@@ -142,7 +142,7 @@ func (h *Handler) serveBundle(w http.ResponseWriter, r *http.Request) {
 		folder := fileName(names[id]) + "-" + id[max(len(id)-8, 0):]
 		a := answers[id]
 		if a.Value == nil {
-			missing.WriteString(fmt.Sprintf("%s %s: %s\n", names[id], id, a.Error))
+			fmt.Fprintf(&missing, "%s %s: %s\n", names[id], id, a.Error)
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(*a.Value)) {
@@ -151,7 +151,7 @@ func (h *Handler) serveBundle(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, m := range n.Members() {
 		if _, asked := answers[m.ID]; !asked && order.Node == "" {
-			missing.WriteString(fmt.Sprintf("%s %s: %s since %s\n", m.Name, m.ID, m.State, m.Since.UTC().Format(time.RFC3339)))
+			fmt.Fprintf(&missing, "%s %s: %s since %s\n", m.Name, m.ID, m.State, m.Since.UTC().Format(time.RFC3339))
 		}
 	}
 	if missing.String() != "" {

@@ -421,6 +421,8 @@ func TestSlowDialsComeBack(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		c.Server(1).SlowDials(400 * time.Millisecond)
+		c.Server(1).Kill()
+		c.Server(1).Start()
 		c.Server(1).Resume()
 		time.Sleep(5 * time.Second)
 		require.True(t, source(r, 1).Healthy)

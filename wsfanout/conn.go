@@ -9,8 +9,10 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +26,7 @@ import (
 const (
 	closeUnsupported  = 1003
 	closePolicy       = 1008
+	closeInternal     = 1011
 	closeRestart      = 1012
 	closeTryLater     = 1013
 	closeUnauthorized = 4001
@@ -92,14 +95,48 @@ func (c *Conn) Subscribe(ctx context.Context, topics ...string) error {
 	return nil
 }
 
-// ServeHTTP is the WebSocket endpoint.
+// visit is a socket from the first word of its handshake to its end.
+type visit struct {
+	hub    *Hub
+	addr   *string // counted for MaxPerAddress
+	user   *string // counted for MaxPerUser
+	who    Identity
+	since  time.Duration // when it began to authenticate
+	client string
+	number uint64
+	sock   *sock.Socket
+}
+
+func (v *visit) end() {
+	if v.user != nil {
+		v.hub.places.leave("user", *v.user)
+	}
+	if v.addr != nil {
+		v.hub.places.leave("address", *v.addr)
+	}
+	v.hub.open.Add(-1)
+	v.hub.handlers.Done()
+}
+
+func (v *visit) takeUser() bool {
+	user := v.who.User
+	if !v.hub.places.take("user", user, v.hub.cfg.MaxPerUser) {
+		return false
+	}
+	v.user = &user
+	return true
+}
+
+// ServeHTTP is the WebSocket endpoint. It returns when the handshake is done: the socket lives on by itself, without the buffers and the stack of the
+// request.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !h.enter() {
 		h.refuse(w, "not serving")
 		return
 	}
-	defer h.handlers.Done()
-	defer h.open.Add(-1)
+	v := &visit{hub: h, since: h.now()}
+	done := v.end
+	defer func() { done() }()
 	if h.open.Add(1) > int64(h.cfg.MaxConns) {
 		h.refuse(w, "too many connections")
 		return
@@ -110,13 +147,11 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.refuse(w, "too many connections from this address")
 			return
 		}
-		defer h.places.leave("address", addr)
+		v.addr = &addr
 	}
-	var who Identity
-	since := h.now()
 	if h.cfg.Authenticate != nil {
 		var err error
-		if who, err = h.cfg.Authenticate(r); err != nil {
+		if v.who, err = h.cfg.Authenticate(r); err != nil {
 			code := http.StatusUnauthorized
 			if errors.Is(err, ErrForbidden) {
 				code = http.StatusForbidden
@@ -124,42 +159,57 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, http.StatusText(code), code)
 			return
 		}
-		if !h.places.take("user", who.User, h.cfg.MaxPerUser) {
+		if !v.takeUser() {
 			h.refuse(w, "too many connections of this user")
 			return
 		}
-		defer h.places.leave("user", who.User)
 	}
 	q := r.URL.Query()
-	clientID := q.Get("client")
-	number, err := strconv.ParseUint(q.Get("count"), 10, 53)
-	if clientID != "" && (err != nil || len(clientID) > 64) {
+	var err error
+	v.number, err = strconv.ParseUint(q.Get("count"), 10, 53)
+	if v.client = strings.Clone(q.Get("client")); v.client != "" && (err != nil || len(v.client) > 64) {
 		http.Error(w, "client or count is malformed", http.StatusBadRequest)
 		return
 	}
-	s, err := h.pool.Accept(w, r, h.cfg.Origins)
-	if err != nil {
+	if v.sock, err = h.pool.Accept(w, r, h.cfg.Origins); err != nil {
 		return // refused, and answered
 	}
+	ctx := context.WithoutCancel(r.Context())
+	done = func() {}
+	h.handlers.Go(func() {
+		defer v.end()
+		v.serve(ctx)
+	})
+}
+
+// serve is the socket's life after the handshake.
+func (v *visit) serve(ctx context.Context) {
+	h, s := v.hub, v.sock
 	defer s.Finish()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
+	defer func() { // a callback of the application, as net/http has it
+		if p := recover(); p != nil {
+			h.log.Error("panic while serving a socket", "panic", p, "stack", string(debug.Stack()))
+			s.Close(closeInternal, "internal error")
+		}
+	}()
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(h.runContext(), cancel)()
 	if h.cfg.Authenticate == nil {
-		if who, err = h.firstFrame(ctx, s); err != nil {
+		var err error
+		if v.who, err = h.firstFrame(ctx, s); err != nil {
 			s.Close(closeUnauthorized, "not authenticated")
 			return
 		}
-		if !h.places.take("user", who.User, h.cfg.MaxPerUser) {
+		if !v.takeUser() {
 			h.count.refused.Add(1)
 			s.Close(closeTryLater, "too many connections of this user")
 			return
 		}
-		defer h.places.leave("user", who.User)
 	}
-	c := &Conn{hub: h, id: rand.Text(), who: who, sock: s, number: number, since: since, subs: map[string]*sub{}, allowed: map[string]struct{}{}}
-	if clientID != "" {
-		c.key = clientKey(who.User, clientID)
+	c := &Conn{hub: h, id: rand.Text(), who: v.who, sock: s, number: v.number, since: v.since, subs: map[string]*sub{}, allowed: map[string]struct{}{}}
+	if v.client != "" {
+		c.key = clientKey(v.who.User, v.client)
 	}
 	if !h.join(c) {
 		return

@@ -122,6 +122,7 @@
 //	1008   no JSON object; too many messages or bytes;  the same
 //	       refused by OnConnect
 //	1009   frame larger than MaxFrame                   the same
+//	1011   a callback of the application panicked        come back
 //	1012   this node stops; bye told when to come back  come back elsewhere
 //	1013   too many sockets of this user (with          come back later
 //	       AuthenticateFrame); not authorized in time

@@ -167,3 +167,17 @@ func TestPerAddress(t *testing.T) {
 		return err == nil
 	}, patience, 5*time.Millisecond)
 }
+
+// A panic in a callback ends its socket, and nothing else.
+func TestPanicInACallback(t *testing.T) {
+	s := start(t, wsfanout.Config{OnMessage: func(context.Context, *wsfanout.Conn, string, []byte) error { panic("mistake") }})
+	settled(t, s)
+	other := listen(t, client.Config{URLs: []string{s.url("other")}, Topics: []string{"room"}})
+	other.subscribed(t, 1)
+	r := connectRaw(t, s.url("ann"))
+	r.send(`{"type":"publish","ref":1,"topic":"room","data":1}`)
+	require.Equal(t, 1011, r.closed())
+	publish(t, s, "room", "m")
+	other.sees(t, "room", []string{"m"})
+	require.Eventually(t, func() bool { return s.hub.Stats().Conns == 1 }, patience, time.Millisecond)
+}

@@ -50,6 +50,8 @@ func TestTwoMounts(t *testing.T) {
 	source := nastest.Scratch(t)
 	a, b := open(t, nastest.Mount(t, source, cached).Dir), open(t, nastest.Mount(t, source, cached).Dir)
 	ctx := t.Context()
+	_, err := a.WriteFile(ctx, "a/keeps/the/folder", nil, nil) // so that only the lower one goes
+	require.NoError(t, err)
 	for i := range 20 {
 		text := fmt.Sprint("text ", i, strings.Repeat(".", i))
 		_, err := a.WriteFile(ctx, "a/b/k", []byte(text), &filestore.PutOptions{ContentType: text})

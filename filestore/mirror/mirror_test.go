@@ -343,7 +343,9 @@ func TestEvilArchives(t *testing.T) {
 		evil["name: "+name] = pack(t, headers, texts)
 	}
 	for name, kind := range map[string]byte{"symlink": tar.TypeSymlink, "hard link": tar.TypeLink, "character device": tar.TypeChar, "block device": tar.TypeBlock, "pipe": tar.TypeFifo, "unknown": 'Z'} {
-		evil[name] = pack(t, []tar.Header{{Name: "x", Typeflag: kind, Linkname: "/etc/passwd", Mode: 0o644}}, []string{""})
+		evil[name] = pack(t, []tar.Header{
+			{Name: "good", Typeflag: tar.TypeReg, Size: 4, Mode: 0o644}, {Name: "x", Typeflag: kind, Linkname: "/etc/passwd", Mode: 0o644},
+		}, []string{"good", ""})
 	}
 	evil["link, then a file through it"] = pack(t, []tar.Header{
 		{Name: "x", Typeflag: tar.TypeSymlink, Linkname: "/tmp"}, {Name: "x/evil", Typeflag: tar.TypeReg, Size: 4},

@@ -45,11 +45,12 @@ type Conn struct {
 	since  time.Duration // when it began to authenticate
 
 	// guarded by hub.exec
-	subs   map[string]*sub
-	gone   bool
-	closed bool // as behind
-	waking bool // the socket tells when it has room
-	held   bool // nothing is shown before the user has been authorized again
+	subs     map[string]*sub
+	gone     bool
+	closed   bool // as behind
+	waking   bool // the socket tells when it has room
+	held     bool // nothing is shown before the user has been authorized again
+	released bool // just now: what it missed is not its own fault
 
 	mu      sync.Mutex
 	allowed map[string]struct{} // topics that the server has subscribed

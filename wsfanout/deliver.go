@@ -296,7 +296,7 @@ func (h *Hub) catchUpLocked(s *sub) {
 			if s.mode == live && buf != nil && len(records) == cap(buf) {
 				continue
 			}
-		case s.skip == nil && s.room.opts.Slow == Resume:
+		case s.skip == nil && s.room.opts.Slow == Resume && !c.released:
 			// It has read so slowly that the ring has moved on. With its cursor it gets what there is, or is told.
 			h.behindLocked(s)
 		default:

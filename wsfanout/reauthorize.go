@@ -168,7 +168,9 @@ func (h *Hub) reauthorizeConn(ctx context.Context, c *Conn) {
 		h.mu.Unlock()
 		if !again {
 			c.held, c.waking = false, false
+			c.released = true
 			h.roomLocked(c)
+			c.released = false
 		}
 	})
 }

@@ -126,15 +126,10 @@ func (b *bench) fleet(env ...string) *fleet {
 	return f
 }
 
-// dsn of the processes: a file that a killed process has left is safe without syncs.
 func (f *fleet) start() (id string) {
 	f.t.Helper()
-	dsn := f.dsn
-	if f.driver == "sqlite" {
-		dsn += "&_pragma=synchronous(off)"
-	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), append(f.env, childRole+"=member", childDriver+"="+f.driver, childDSN+"="+dsn)...)
+	cmd.Env = append(os.Environ(), append(f.env, childRole+"=member", childDriver+"="+f.driver, childDSN+"="+f.dsn)...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()

@@ -17,6 +17,11 @@ import (
 // slowOn subscribes a client that does not read to a topic with a policy, and floods it with n messages of 1 KiB, of three keys.
 func slowOn(t *testing.T, p wsfanout.SlowPolicy, n int) (*server, *raw) {
 	t.Helper()
+	return slowOnKeys(t, p, n, 3)
+}
+
+func slowOnKeys(t *testing.T, p wsfanout.SlowPolicy, n, keys int) (*server, *raw) {
+	t.Helper()
 	s := startSmall(t, wsfanout.Config{Topic: func(topic string) wsfanout.TopicOptions {
 		if topic == "room" {
 			return wsfanout.TopicOptions{Slow: p}
@@ -27,17 +32,22 @@ func slowOn(t *testing.T, p wsfanout.SlowPolicy, n int) (*server, *raw) {
 	slow := connectSlow(t, s.url("slow"))
 	slow.send(`{"type":"subscribe","ref":1,"topics":{"room":""}}`)
 	slow.next("subscribed")
-	flood(t, s, 0, n)
+	floodKeys(t, s, 0, n, keys)
 	require.Eventually(t, func() bool { return s.hub.Lagging() == 1 || s.hub.Stats().Behind+s.hub.Stats().Gaps > 0 }, patience, time.Millisecond)
 	return s, slow
 }
 
 func flood(t *testing.T, s *server, from, n int) {
 	t.Helper()
+	floodKeys(t, s, from, n, 3)
+}
+
+func floodKeys(t *testing.T, s *server, from, n, keys int) {
+	t.Helper()
 	body := strings.Repeat("x", 1024)
 	for i := from; i < from+n; i++ {
 		_, err := s.hub.Publish(t.Context(), "room", fmt.Appendf(nil, `"%d %s"`, i, body), &wsfanout.PublishOptions{
-			ID: fmt.Sprint("m", i), ConflateKey: fmt.Sprint("key", i%3),
+			ID: fmt.Sprint("m", i), ConflateKey: fmt.Sprint("key", i%keys),
 		})
 		require.NoError(t, err)
 	}
@@ -138,7 +148,7 @@ func TestDisconnect(t *testing.T) {
 
 // With Conflate a ring that has moved on is a gap, not the end of the socket.
 func TestConflateOutOfTheRing(t *testing.T) {
-	s, slow := slowOn(t, wsfanout.Conflate, 3000) // 3 MB
+	s, slow := slowOnKeys(t, wsfanout.Conflate, 3000, 3000) // 3 MB, of which nothing can be left out
 	require.Eventually(t, func() bool { return s.hub.Stats().RingBytes < 3<<20 }, patience, time.Millisecond, "rings are trimmed")
 	at, gaps := 0, 0
 	for at < 3000 {

@@ -44,6 +44,19 @@ func settled(t *testing.T, c *demo.Cluster) {
 		why = c.Settled(t.Context())
 	}
 	require.Empty(t, why)
+	for i, url := range c.NodeURLs() { // each one that runs takes work, so that the next may break
+		if state := c.States()[i]; state != "running" {
+			continue
+		}
+		require.Eventually(t, func() bool {
+			res, err := http.Get(url + "/api/v4/system/ping")
+			if err != nil {
+				return false
+			}
+			res.Body.Close()
+			return res.StatusCode == http.StatusOK
+		}, 60*time.Second, 10*time.Millisecond, "%s is not ready", url)
+	}
 }
 
 // Every key of the demo, on real processes: what is broken heals, and the proxy answers all the time.

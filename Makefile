@@ -26,6 +26,7 @@ bench:
 
 chaos: setup
 	NINES_CHAOS=1 go test -race -timeout 2h -count=1 $(TESTFLAGS) ./...
+	NINES_CHAOS=1 go test -timeout 5h -count=1 $(TESTFLAGS) ./cluster/clustertest # simulated days, too slow with the race detector
 
 fuzz:
 	./scripts/fuzz $(FUZZTIME)

@@ -28,7 +28,8 @@
 //     is a crash, or a pause that ends.
 //   - Whatever else happens, a client is never shown two different messages at one position, nor a message after one that it should have had,
 //     without being told of a gap.
-//   - A publish with an ID that was used in the last five minutes appears once. Across a fork (below) it may come again, after a gap.
+//   - A publish with an ID that was used in the last five minutes appears once. Across a fork (below), or when home and replica died with its
+//     acknowledgement under way, it may come again, after a gap; the clients here do not show it then.
 //   - Every subscription is answered: fresh, resumed, or gap with a reason. Silence is no answer.
 //   - Shutdown and joining lose nothing and cause no gap.
 //   - A message that ExceptUsers or ExceptConns withhold never reaches the socket; its position does, so that nothing looks missing.
@@ -105,6 +106,7 @@
 //   - Any other frame with a position must have offset pos.offset+1 (a skip with n: pos.offset+n). If not, do not show it: subscribe again
 //     with the cursor, and ignore the topic until the answer.
 //   - It moves pos. When its offset is at or below that of its epoch in seen, it has been shown before. Else show it, and put it into seen.
+//   - After a gap a message, or a fill, with an ID among the last 128 that the topic has shown is not shown again.
 //   - After a reconnect subscribe to each topic with its cursor. Ignore answers with another ref than that of the last request. A subscribed
 //     without ref says that the server has subscribed the topic: a client that has a cursor for it ignores that, too, as its own request is answered.
 //
@@ -167,5 +169,5 @@
 //
 // # Not yet
 //
-// A bulk lane for large copies; brokers other than the hubs themselves.
+// Brokers other than the hubs themselves.
 package wsfanout

@@ -185,6 +185,7 @@ func (c *Config) client(limit time.Duration) (core *minio.Core, closeIdle func()
 		own := c.transport(limit)
 		transport, closeIdle = own, own.CloseIdleConnections
 	}
+	transport = sentBodies{transport}
 	opts := &minio.Options{
 		Creds: c.credentials(transport), Secure: !c.NoTLS, Transport: transport, Region: region, MaxRetries: c.MaxRetries,
 	}

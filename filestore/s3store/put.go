@@ -15,6 +15,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -233,9 +234,7 @@ func (d *driver) stored(key string, info minio.UploadInfo, n int64, sum []byte, 
 	}
 	if len(opts.Metadata) > 0 {
 		o.Metadata = make(map[string]string, len(opts.Metadata))
-		for name, value := range opts.Metadata {
-			o.Metadata[name] = value
-		}
+		maps.Copy(o.Metadata, opts.Metadata)
 	}
 	return o
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -24,7 +23,6 @@ func (riverNop) Kind() string { return "nop" }
 type riverWorker struct {
 	river.WorkerDefaults[riverNop]
 	started func(delay time.Duration)
-	done    *atomic.Int64
 }
 
 func (w *riverWorker) Work(_ context.Context, job *river.Job[riverNop]) error {

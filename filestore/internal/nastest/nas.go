@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -88,9 +89,6 @@ func Mount(t testing.TB, source string, opts Options) *NAS {
 	data := loopback.(*fs.LoopbackNode).RootData
 	root := &node{LoopbackNode: fs.LoopbackNode{RootData: data}, nas: n}
 	data.RootNode = root
-	data.NewNode = func(*fs.LoopbackRoot, *fs.Inode, string, *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: data}, nas: n}
-	}
 	n.server, err = fs.Mount(n.Dir, root, &fs.Options{
 		AttrTimeout: &opts.Cache, EntryTimeout: &opts.Cache, NegativeTimeout: &opts.Cache,
 		MountOptions: fuse.MountOptions{DirectMount: true, FsName: "nastest", Name: "nastest"},
@@ -123,10 +121,8 @@ func (n *NAS) SetHook(h Hook) {
 // Fail makes operations of these kinds fail with errno, until SetHook.
 func (n *NAS) Fail(errno syscall.Errno, ops ...Op) {
 	n.SetHook(func(op Op, _ string) syscall.Errno {
-		for _, o := range ops {
-			if o == op {
-				return errno
-			}
+		if slices.Contains(ops, op) {
+			return errno
 		}
 		return 0
 	})
@@ -146,6 +142,11 @@ func (n *NAS) before(op Op, path string) syscall.Errno {
 type node struct {
 	fs.LoopbackNode
 	nas *NAS
+}
+
+// WrapChild makes nodes of the files and folders in it, too.
+func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, nas: n.nas}
 }
 
 func (n *node) name(child string) string { return filepath.Join(n.Path(n.Root()), child) }

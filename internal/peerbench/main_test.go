@@ -6,7 +6,7 @@ import (
 )
 
 func TestNamesWithoutRowsAreErrors(t *testing.T) {
-	for only, says := range map[string]string{"nothing": "unknown", "link,nothing": "unknown", "db": "no rows yet"} {
+	for only, says := range map[string]string{"nothing": "unknown", "link,nothing": "unknown", "cluster": "no rows yet"} {
 		if err := run(true, only); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("-only %s: %v", only, err)
 		}

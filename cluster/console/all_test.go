@@ -353,6 +353,11 @@ func TestWhatLooksLikeASecret(t *testing.T) {
 	shown := fmt.Sprint(r[0])
 	require.NotContains(t, shown, "p4ss")
 	require.NotContains(t, shown, key)
+	for _, first := range []string{"/", "+", "A", "-"} { // whatever a key begins with
+		key := first + strings.Repeat("b", 42) + "="
+		log.Info("keys " + key + " " + key)
+		require.Equal(t, "keys (secret) (secret)", logs.Records(0, slog.LevelDebug, 1)[0].Message)
+	}
 	for _, want := range []string{"postgres://u:(secret)@h/d?x=1", "u:(secret)@tcp(h:3306)/d", "host=h password=(secret) dbname=d", "access_token=(secret)&page=2", `{"api_key":"(secret)","n":1}`, "mysql://u:(secret)@h"} {
 		require.Contains(t, shown, want)
 	}

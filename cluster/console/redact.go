@@ -46,7 +46,7 @@ var (
 	inDSN       = regexp.MustCompile(`(^|[\s"'(=])([A-Za-z0-9_.-]+):([^\s@"':/]+)@(tcp|unix|udp)?\(`)
 	inPairs     = regexp.MustCompile(`(?i)\b((?:[a-z0-9]+[_-])*(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|sslkey|authorization)(?:[_-][a-z0-9]+)*"?\s*[=:]\s*"?)((?:bearer\s+|basic\s+)?[^\s&;,"'}\]]+)`)
 	inBearer    = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`)
-	aKey        = regexp.MustCompile(`\b[A-Za-z0-9+/_-]{43}=`) // 32 bytes in base64: a key of the cluster
+	aKey        = regexp.MustCompile(`(^|[^A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{43}=`) // 32 bytes in base64: a key of the cluster
 )
 
 // text takes secrets out of a text.
@@ -58,7 +58,7 @@ func (h hider) text(s string) string {
 	s = inDSN.ReplaceAllString(s, "${1}${2}:"+hidden+"@${4}(")
 	s = inPairs.ReplaceAllString(s, "${1}"+hidden)
 	s = inBearer.ReplaceAllString(s, "${1} "+hidden)
-	return aKey.ReplaceAllString(s, hidden)
+	return aKey.ReplaceAllString(s, "${1}"+hidden)
 }
 
 // file takes secrets out of a file of the bundle: out of the strings of JSON, so that it stays JSON, or out of the whole text.

@@ -147,10 +147,18 @@ func (f *fleet) take(i int) *process {
 	return p
 }
 
-// kill ends a node with SIGKILL.
-func (f *fleet) kill(i int) {
-	if p := f.take(i); p != nil {
+// kill ends nodes with SIGKILL, all at once.
+func (f *fleet) kill(nodes ...int) {
+	var ps []*process
+	for _, i := range nodes {
+		if p := f.take(i); p != nil {
+			ps = append(ps, p)
+		}
+	}
+	for _, p := range ps {
 		_ = p.cmd.Process.Kill()
+	}
+	for _, p := range ps {
 		_ = p.cmd.Wait()
 		p.calls.Close()
 		p.stdin.Close()
@@ -438,8 +446,7 @@ func TestHomeAndReplicaKilled(t *testing.T) {
 		away := f.watch(f.url(1), f.url(0), f.url(2))
 		f.publish(longRun(500, 2000))
 		f.more(500)
-		f.kill(1)
-		f.kill(2)
+		f.kill(1, 2)
 		f.settled(1)
 		f.start(1)
 		f.start(2)
